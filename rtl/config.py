@@ -1,0 +1,163 @@
+"""What can be chosen when the accelerator is built, checked once and read by everybody.
+
+The same frozen object parametrises the RTL, the golden model and the host's lowering; it is dumped as JSON beside
+every build and can be read back from the CSRs (`rtl.isa.CSR`), so a host never has to guess what it drives.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+
+#: Channels in one bit-plane word, the unit in which streaming operands lie in DDR and in the stream buffer.
+WORD_CHANNELS = 16
+#: Taps of the im2col window; in flat mode the same nine words hold nine channel blocks of one vector.
+TAPS = 9
+#: Lanes of a processing element: every tap sees a whole word.
+LANES = TAPS * WORD_CHANNELS
+#: Bits of one digit of the stationary operand.
+DIGIT_BITS = 4
+#: Lanes that share one table of 2**GROUP_LANES subset sums.
+GROUP_LANES = 4
+#: Subset-sum tables of one processing element.
+GROUPS = LANES // GROUP_LANES
+#: Width of a table entry: four signed digits sum to -32..28; four unsigned ones to 0..60, stored minus 32.
+ENTRY_BITS = 6
+#: Bits of one AXI beat: four words of the streaming operand, or one tap of one stationary row.
+BEAT_BITS = 64
+BEAT_BYTES = BEAT_BITS // 8
+#: Words in a beat: neighbouring columns of one image row.
+BEAT_WORDS = BEAT_BITS // WORD_CHANNELS
+#: Width of the exact accumulators (one DSP48E1).
+ACC_BITS = 48
+#: Widest operand.
+MAX_BITS = 16
+#: Slots of a ping-pong buffer.
+SLOTS = 2
+#: Stationary tiles that fit the weight buffer: two wait while a third is read.
+WEIGHT_SLOTS = 3
+
+PE_KINDS = ("table", "popcount")
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """Build-time parameters of the accelerator.
+
+    Attributes
+    ----------
+    clusters : int
+        Clusters that run in lockstep, 1 to 20. Each works on its own samples, chunks or blocks of output rows.
+    rows : int
+        Output rows (output channels) of a cluster; a power of two from 2 to 16.
+    stream_depth : int
+        Beats in each of the three row banks of a cluster's stream buffer; both ping-pong slots together.
+    result_depth : int
+        Positions in a cluster's result buffer (`rows` 48-bit sums each); both ping-pong slots together.
+    burst_beats : int
+        Longest AXI burst. Bursts are aligned to their own length, so none crosses 4 KiB; 16 suits AXI3.
+    outstanding : int
+        Bursts in flight in each direction.
+    queue_depth : int
+        Tiles that may wait in front of each of LOAD, EXEC and STORE.
+    pe : str
+        `"table"`: subset sums in LUTRAM. `"popcount"`: AND and popcount, the independent cross-check.
+    vendor : str
+        `"generic"`: portable twins of all cells. `"xc7"`: ternary adders in LUT6_2 and CARRY4, DSP48E1 accumulators.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range; the message names the field, the value and the range.
+    """
+
+    clusters: int = 1
+    rows: int = 16
+    stream_depth: int = 1024
+    result_depth: int = 512
+    burst_beats: int = 16
+    outstanding: int = 8
+    queue_depth: int = 4
+    pe: str = "table"
+    vendor: str = "generic"
+
+    def __post_init__(self):
+        def check(ok: bool, name: str, want: str):
+            if not ok:
+                raise ValueError(f"AcceleratorConfig.{name} is {getattr(self, name)!r}, must be {want}")
+
+        for field in fields(self):
+            if field.type == "int":
+                value = getattr(self, field.name)
+                check(isinstance(value, int) and not isinstance(value, bool), field.name, "an int")
+        check(1 <= self.clusters <= 20, "clusters", "1 to 20")
+        check(self.rows in (2, 4, 8, 16), "rows", "2, 4, 8 or 16")
+        check(_power_of_two(self.stream_depth) and 64 <= self.stream_depth <= 16384, "stream_depth", "a power of two, 64 to 16384")
+        check(_power_of_two(self.result_depth) and 16 <= self.result_depth <= 8192, "result_depth", "a power of two, 16 to 8192")
+        check(self.burst_beats in (2, 4, 8, 16, 32, 64, 128, 256), "burst_beats", "a power of two, 2 to 256")
+        check(_power_of_two(self.outstanding) and 1 <= self.outstanding <= 16, "outstanding", "a power of two, 1 to 16")
+        check(_power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 16, "queue_depth", "a power of two, 2 to 16")
+        check(self.pe in PE_KINDS, "pe", "one of " + ", ".join(PE_KINDS))
+        check(self.vendor in ("generic", "xc7"), "vendor", "generic or xc7")
+
+    # Derived values -------------------------------------------------------------------------------------------------
+
+    @property
+    def bit_macs_per_cycle(self) -> int:
+        """One-bit multiply-accumulates a cycle: every lane of every row takes a 4-bit digit against one bit."""
+        return self.clusters * self.rows * LANES * DIGIT_BITS
+
+    @property
+    def stream_slot(self) -> int:
+        """Beats a row bank can hold in one ping-pong slot."""
+        return self.stream_depth // SLOTS
+
+    @property
+    def result_slot(self) -> int:
+        """Positions one ping-pong slot of the result buffer can hold."""
+        return self.result_depth // SLOTS
+
+    @property
+    def weight_tile_beats(self) -> int:
+        """Beats of one stationary tile: rows x taps."""
+        return self.rows * TAPS
+
+    @property
+    def table_load_cycles(self) -> int:
+        """Cycles to write one context: every row takes its 16 entries in turn."""
+        return self.rows * 2**GROUP_LANES
+
+    # Presets and JSON -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def preset(cls, name: str, **changes) -> AcceleratorConfig:
+        """The named preset, with `changes` to single fields.
+
+        `tiny` compiles fast and cuts everything into many tiles; `sim` is one full cluster with the buffers of the
+        real one; `zc706` is the 20-cluster array of the XC7Z045.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+        return replace(PRESETS[name], **changes)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> AcceleratorConfig:
+        data = json.loads(text)
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown configuration fields: {', '.join(unknown)}")
+        return cls(**data)
+
+
+PRESETS = {
+    "tiny": AcceleratorConfig(clusters=2, rows=4, stream_depth=256, result_depth=64),
+    "sim": AcceleratorConfig(clusters=1),
+    "zc706": AcceleratorConfig(clusters=20, vendor="xc7"),
+}
