@@ -96,8 +96,16 @@ class AcceleratorConfig:
                 check(isinstance(value, int) and not isinstance(value, bool), field.name, "an int")
         check(1 <= self.clusters <= 20, "clusters", "1 to 20")
         check(self.rows in (2, 4, 8, 16), "rows", "2, 4, 8 or 16")
-        check(_power_of_two(self.stream_depth) and 64 <= self.stream_depth <= 16384, "stream_depth", "a power of two, 64 to 16384")
-        check(_power_of_two(self.result_depth) and 16 <= self.result_depth <= 8192, "result_depth", "a power of two, 16 to 8192")
+        check(
+            _power_of_two(self.stream_depth) and 64 <= self.stream_depth <= 16384,
+            "stream_depth",
+            "a power of two, 64 to 16384",
+        )
+        check(
+            _power_of_two(self.result_depth) and 16 <= self.result_depth <= 8192,
+            "result_depth",
+            "a power of two, 16 to 8192",
+        )
         check(self.burst_beats in (2, 4, 8, 16, 32, 64, 128, 256), "burst_beats", "a power of two, 2 to 256")
         check(_power_of_two(self.outstanding) and 1 <= self.outstanding <= 16, "outstanding", "a power of two, 1 to 16")
         check(_power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 16, "queue_depth", "a power of two, 2 to 16")

@@ -70,12 +70,14 @@ DESCRIPTOR_FIELDS = (
     ("row_blocks", 16, "row blocks done one after the other per cluster (in all: row_blocks << log2_row_parts)"),
     ("tile_rows", 16, "output rows in a tile"),
     ("row_groups", 16, "input rows of a tile divided by 3, rounded up; 3 in flat mode"),
+    ("k_tail", 8, "flat mode: channel blocks in the last k block, 1..9; 1 in window mode"),
     ("tile_samples", 8, "most samples in a tile per cluster"),
     ("sample_parts", 8, "groups of clusters that work on different samples"),
     ("log2_row_parts", 8, "log2 of the clusters of a group, which work on different row blocks"),
     ("stride", 8, "1 or 2, both axes"),
     ("pad_top", 8, "zero rows above the image, 0..2"),
     ("pad_left", 8, "zero columns left of the image, 0..2"),
+    ("reserved", 8, "zero"),
     ("stream_base", 32, "address of the streaming operand; all addresses and strides are multiples of 8 bytes"),
     ("stream_stride_n", 32, "bytes from sample to sample"),
     ("stream_stride_c", 32, "bytes from channel block to channel block"),
@@ -117,12 +119,14 @@ class Descriptor:
     row_blocks: int = 1
     tile_rows: int = 1
     row_groups: int = 1
+    k_tail: int = 1
     tile_samples: int = 1
     sample_parts: int = 1
     log2_row_parts: int = 0
     stride: int = 1
     pad_top: int = 0
     pad_left: int = 0
+    reserved: int = 0
     stream_base: int = 0
     stream_stride_n: int = 0
     stream_stride_c: int = 0
@@ -249,7 +253,10 @@ def config_words(config) -> tuple[int, int, int]:
     from .config import PE_KINDS
 
     return (
-        config.clusters | config.rows << 8 | PE_KINDS.index(config.pe) << 16 | (config.burst_beats.bit_length() - 1) << 24,
+        config.clusters
+        | config.rows << 8
+        | PE_KINDS.index(config.pe) << 16
+        | (config.burst_beats.bit_length() - 1) << 24,
         config.stream_depth | config.result_depth << 16,
         config.outstanding | config.queue_depth << 8,
     )

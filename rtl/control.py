@@ -1,0 +1,80 @@
+"""The control words that the sequencers broadcast to all clusters, which run in lockstep.
+
+Each bundle is registered once more inside every cluster, so that no net fans out over the whole array.
+"""
+
+from __future__ import annotations
+
+from amaranth.lib import data
+from amaranth.utils import ceil_log2
+
+from .config import BEAT_BITS, BEAT_WORDS, GROUP_LANES, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+
+ROW_BANKS = 3
+COL_BANKS = BEAT_WORDS
+
+
+def fill(config: AcceleratorConfig) -> data.StructLayout:
+    """A beat from DDR on its way into the stream buffer or the weight buffer of some clusters."""
+    return data.StructLayout(
+        {
+            "clusters": config.clusters,  # which take it
+            "stream": 1,
+            "weight": 1,
+            "row_bank": 2,
+            "addr": data.ArrayLayout(ceil_log2(config.stream_depth), COL_BANKS),  # one a column bank
+            "weight_addr": ceil_log2(WEIGHT_SLOTS * config.weight_tile_beats),
+            "data": BEAT_BITS,
+        }
+    )
+
+
+def table_step(config: AcceleratorConfig) -> data.StructLayout:
+    """One cycle of writing tables: fetching a row's digits and, beside it, building the entries of the row before."""
+    return data.StructLayout(
+        {
+            "fetch_addr": ceil_log2(WEIGHT_SLOTS * config.weight_tile_beats),
+            "capture": TAPS,  # which tap's beat arrives now, one hot
+            "start": 1,  # take the fetched row, first entry (the empty sum)
+            "lane": 2,  # lane that enters or leaves the sum
+            "leave": 1,
+            "signed": 1,  # digits are -8..7
+            "write": config.rows,  # row whose table takes the entry, one hot
+            "entry": GROUP_LANES,
+            "context": 1,
+        }
+    )
+
+
+def step(config: AcceleratorConfig) -> data.StructLayout:
+    """One plane-cycle of the array."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "addr": data.ArrayLayout(
+                data.ArrayLayout(ceil_log2(config.stream_depth), COL_BANKS), ROW_BANKS
+            ),  # of every bank
+            "column": 2,  # column bank that holds the window's left column
+            "row": 2,  # row bank that holds the window's top row
+            "kill": TAPS,  # taps in the zero padding
+            "context": 1,
+            "unsigned_digit": 1,
+            "weight": 18,  # signed power of two: plane and digit weight
+            "upper": 1,  # times 2**12
+            "first": 1,  # first plane of a position
+            "clear": 1,  # the position starts from zero, else from its stored sum
+            "last": 1,  # last plane of a position: store the sum
+            "position": ceil_log2(config.result_depth),
+        }
+    )
+
+
+def drain(config: AcceleratorConfig) -> data.StructLayout:
+    """Request for two neighbouring rows' sums of one position of one cluster."""
+    return data.StructLayout(
+        {
+            "position": ceil_log2(config.result_depth),
+            "cluster": max(1, ceil_log2(config.clusters)),
+            "pair": max(1, ceil_log2(config.rows // 2)),
+        }
+    )

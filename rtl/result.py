@@ -1,0 +1,79 @@
+"""Exact accumulation: one 48-bit accumulator a row, and the buffer of finished and partial sums.
+
+A row's sum of one plane is multiplied by its weight, a signed power of two that stands for the plane and the digit at
+once, and accumulated (`rtl.cells.Accumulator`, one DSP48E1). A position starts from zero or from the sum that earlier
+digits and k blocks left in the result buffer, and returns there after its last plane.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .cells import Accumulator, Select
+from .config import ACC_BITS, AcceleratorConfig
+from .pe import SUM_BITS
+
+
+class ResultBank(wiring.Component):
+    """Accumulators and result buffer of one cluster.
+
+    Members
+    -------
+    sums : In(array of signed(13)), weight : In(signed(18)), upper : In(1)
+        In cycle t. A weight of 0 leaves the accumulators alone.
+    read_addr : In
+        In cycle t + 1: the position whose stored sums the accumulators start from, or one to drain.
+    select : In(Select)
+        In cycle t + 2.
+    write, write_addr : In
+        In cycle t + 4, where the accumulators show the result of cycle t.
+    pair : In
+        Rows 2 * pair and 2 * pair + 1, presented one cycle after `read_addr`.
+    drained : Out(2 * 48)
+        Their sums, one cycle later.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        address = ceil_log2(config.result_depth)
+        super().__init__(
+            {
+                "sums": In(data.ArrayLayout(signed(SUM_BITS), config.rows)),
+                "weight": In(signed(18)),
+                "upper": In(1),
+                "read_addr": In(address),
+                "select": In(Select),
+                "write": In(1),
+                "write_addr": In(address),
+                "pair": In(max(1, ceil_log2(config.rows // 2))),
+                "drained": Out(2 * ACC_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        rows = self._config.rows
+        m.submodules.sums = memory = Memory(shape=rows * ACC_BITS, depth=self._config.result_depth, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            read.addr.eq(self.read_addr),
+            read.en.eq(1),
+            write.addr.eq(self.write_addr),
+            write.en.eq(self.write),
+        ]
+        for row in range(rows):
+            m.submodules[f"acc{row}"] = acc = Accumulator(vendor=self._config.vendor)
+            m.d.comb += [
+                acc.sum.eq(self.sums[row]),
+                acc.weight.eq(self.weight),
+                acc.upper.eq(self.upper),
+                acc.select.eq(self.select),
+                acc.c.eq(read.data.word_select(row, ACC_BITS).as_signed()),
+                write.data.word_select(row, ACC_BITS).eq(acc.o),
+            ]
+        m.d.sync += self.drained.eq(read.data.word_select(self.pair, 2 * ACC_BITS))
+        return m

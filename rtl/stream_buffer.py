@@ -1,0 +1,85 @@
+"""The stream buffer of a cluster: bit-planes in, 3x3 windows out, any window every cycle.
+
+Three row banks by four column banks of 16-bit words. Row y of an image lies in row bank y % 3 and column x in column
+bank x % 4, so the nine words of a window lie in nine different banks at any stride, and a beat of four neighbouring
+columns is written in one cycle. Two levels of multiplexers turn the banks into window order. In flat mode the nine
+words are channel blocks of one vector, stored with the skew that makes the same multiplexers fit.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from .config import LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
+from .control import COL_BANKS, ROW_BANKS, fill, step
+
+
+class StreamBuffer(wiring.Component):
+    """Banks and window multiplexers.
+
+    Members
+    -------
+    fill : In(control.fill), take : In(1)
+        The beat on the fill bus and whether this cluster takes it.
+    addr : In(address of every bank)
+        Presented in cycle t.
+    column : In(2)
+        Presented in cycle t + 1.
+    row, kill : In(2), In(9)
+        Presented in cycle t + 2.
+    plane : Out(144)
+        Lane tap * 16 + channel, in cycle t + 3.
+    """
+
+    LATENCY = 3
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "fill": In(fill(config)),
+                "take": In(1),
+                "addr": In(step(config)["addr"].shape),
+                "column": In(2),
+                "row": In(2),
+                "kill": In(TAPS),
+                "plane": Out(LANES),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        words = [[None] * COL_BANKS for _ in range(ROW_BANKS)]
+        for i in range(ROW_BANKS):
+            for j in range(COL_BANKS):
+                memory = Memory(shape=WORD_CHANNELS, depth=self._config.stream_depth, init=[])
+                m.submodules[f"bank{i}{j}"] = memory
+                write, read = memory.write_port(), memory.read_port()
+                m.d.comb += [
+                    write.en.eq(self.take & self.fill.stream & (self.fill.row_bank == i)),
+                    write.addr.eq(self.fill.addr[j]),
+                    write.data.eq(self.fill.data.word_select(j, WORD_CHANNELS)),
+                    read.addr.eq(self.addr[i][j]),
+                    read.en.eq(1),
+                ]
+                words[i][j] = read.data
+
+        # First level: three columns, starting at bank `column`.
+        columns = [[Signal(WORD_CHANNELS, name=f"col{i}{t}", reset_less=True) for t in range(3)] for i in range(3)]
+        for i in range(ROW_BANKS):
+            for t in range(3):
+                source = Array(words[i][(start + t) % COL_BANKS] for start in range(COL_BANKS))
+                m.d.sync += columns[i][t].eq(source[self.column])
+
+        # Second level: three rows, starting at bank `row`; padding becomes zero in the same LUT.
+        plane = Signal(LANES, reset_less=True)
+        for ky in range(3):
+            for kx in range(3):
+                tap = 3 * ky + kx
+                source = Array([*(columns[(start + ky) % 3][kx] for start in range(3)), columns[ky][kx]])
+                m.d.sync += plane.word_select(tap, WORD_CHANNELS).eq(Mux(self.kill[tap], 0, source[self.row]))
+        m.d.comb += self.plane.eq(plane)
+        return m

@@ -1,0 +1,195 @@
+"""The accelerator: one AXI4-Lite subordinate, one AXI4 manager, one interrupt. It wires, and orders the soft reset."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from .array import ClusterArray
+from .axi import AXI4, AXILite
+from .config import BEAT_BYTES, AcceleratorConfig
+from .csr import RegisterBank
+from .dma import ReadArbiter, Reader, Writer
+from .execute import Execute
+from .fetch import Fetch
+from .isa import COUNTER_NAMES, CSR_ADDRESS_BITS, Error
+from .load import Load
+from .queue import Queue
+from .store import Store
+from .table import TableLoader
+from .tiler import Tiler
+from .tiles import INDEX, exec_tile, load_tile, store_tile
+
+
+class Accelerator(wiring.Component):
+    """The whole accelerator, in one clock domain.
+
+    Members
+    -------
+    axi : Out(AXI4)
+        To DDR: descriptors, precision tables, operands, results.
+    csr : In(AXILite)
+        `rtl.isa.CSR`.
+    interrupt : Out(1)
+        Level; until the pending bits are cleared.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__({"axi": Out(AXI4()), "csr": In(AXILite(CSR_ADDRESS_BITS)), "interrupt": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        reset = Signal()  # of everything but the CSRs
+
+        def unit(name: str, component):
+            m.submodules[name] = ResetInserter(reset)(component)
+            return component
+
+        m.submodules.csr = csr = RegisterBank(config)
+        reader, writer = unit("reader", Reader(config)), unit("writer", Writer(config))
+        arbiter = unit("arbiter", ReadArbiter(config))
+        fetch, tiler = unit("fetch", Fetch()), unit("tiler", Tiler(config))
+        load, execute, store = (
+            unit("load", Load(config)),
+            unit("execute", Execute(config)),
+            unit("store", Store(config)),
+        )
+        table, array = unit("table", TableLoader(config)), unit("array", ClusterArray(config))
+        queues = {
+            "load": unit("load_queue", Queue(load_tile(config), config.queue_depth)),
+            "execute": unit("execute_queue", Queue(exec_tile(config), config.queue_depth)),
+            "store": unit("store_queue", Queue(store_tile(config), config.queue_depth)),
+        }
+
+        # Buses.
+        wiring.connect(m, wiring.flipped(self.csr), csr.bus)
+        for channel, engine in (("ar", reader), ("r", reader), ("aw", writer), ("w", writer), ("b", writer)):
+            wiring.connect(m, getattr(engine, channel), wiring.flipped(getattr(self.axi, channel)))
+        m.d.comb += self.interrupt.eq(csr.interrupt)
+
+        # Descriptors to tiles, tiles to units.
+        m.d.comb += [
+            fetch.enable.eq(csr.enable & ~csr.reset_request & (csr.error == 0)),
+            fetch.ring_base.eq(csr.ring_base),
+            fetch.ring_mask.eq(csr.ring_mask),
+            fetch.tail.eq(csr.tail),
+            csr.head.eq(fetch.head),
+            tiler.looked_up.eq(fetch.looked_up),
+        ]
+        wiring.connect(m, fetch.o, tiler.i)
+        wiring.connect(m, tiler.lookup, fetch.lookup)
+        for name, component in (("load", load), ("execute", execute), ("store", store)):
+            wiring.connect(m, getattr(tiler, name), queues[name].i)
+            wiring.connect(m, queues[name].o, component.i)
+
+        # Memory.
+        wiring.connect(m, fetch.command, arbiter.i0)
+        wiring.connect(m, load.command, arbiter.i1)
+        wiring.connect(m, arbiter.o, reader.i)
+        wiring.connect(m, store.command, writer.i)
+        wiring.connect(m, store.beats, writer.data)
+        m.d.comb += [
+            arbiter.beat.eq(reader.o),
+            arbiter.beat_valid.eq(reader.o_valid),
+            fetch.beat.eq(reader.o),
+            fetch.beat_valid.eq(arbiter.o0_valid),
+            load.beat.eq(reader.o),
+            load.beat_valid.eq(arbiter.o1_valid),
+            store.quiet.eq(writer.quiet),
+        ]
+
+        # Buffer slots go round: LOAD fills, the table loader and EXEC use, STORE empties.
+        wiring.connect(m, load.weight_slots, table.i)
+        wiring.connect(m, load.stream_slots, execute.stream_slots)
+        m.d.comb += [
+            load.weight_free.eq(table.weight_free),
+            load.stream_free.eq(execute.stream_free),
+            execute.context_full.eq(table.context_full),
+            table.context_free.eq(execute.context_free),
+            store.result_full.eq(execute.result_full),
+            execute.result_free.eq(store.result_free),
+        ]
+
+        # The array.
+        m.d.comb += [
+            array.fill.eq(load.fill),
+            array.table.eq(table.step),
+            array.step.eq(execute.step),
+            array.drain.eq(store.drain),
+            array.drain_request.eq(store.drain_request),
+            store.drain_grant.eq(array.drain_grant),
+            store.drained.eq(array.drained),
+            store.drained_valid.eq(array.drained_valid),
+        ]
+
+        # Completion.
+        completed = Signal(INDEX)
+        with m.If(store.completed):
+            m.d.sync += completed.eq(completed + 1)
+        quiescent = Signal()
+        m.d.comb += [
+            quiescent.eq(
+                ~queues["load"].o.valid & ~queues["execute"].o.valid & ~queues["store"].o.valid & writer.quiet
+            ),
+            tiler.completed.eq(completed),
+            tiler.quiescent.eq(quiescent),
+            csr.completed.eq(completed),
+            csr.done.eq(store.interrupt),
+            csr.idle.eq(quiescent & fetch.idle & tiler.idle & reader.idle),
+        ]
+
+        # Errors. The first one counts; a bus error halts the bursts at once, since what follows it is worthless.
+        error, error_index = Signal(8), Signal(INDEX)
+        m.d.comb += [
+            csr.error.eq(error),
+            csr.error_index.eq(error_index),
+        ]
+        with m.If(error == 0):
+            with m.If(reader.fault.valid):
+                m.d.sync += [
+                    error.eq(Mux(arbiter.user, Error.AXI_READ, Error.AXI_FETCH)),
+                    error_index.eq(reader.fault.index),
+                ]
+            with m.Elif(writer.fault.valid):
+                m.d.sync += [error.eq(Error.AXI_WRITE), error_index.eq(writer.fault.index)]
+            with m.Elif(tiler.error != 0):
+                m.d.sync += [error.eq(tiler.error), error_index.eq(tiler.error_index)]
+
+        # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.
+        halt = Signal()
+        m.d.comb += [
+            halt.eq(csr.reset_request | (error >= Error.AXI_FETCH)),
+            reader.halt.eq(halt),
+            writer.halt.eq(halt),
+            reset.eq(csr.reset_request & reader.idle & writer.idle),
+            csr.reset_done.eq(reset),
+        ]
+        with m.If(reset):
+            m.d.sync += [completed.eq(0), error.eq(0), error_index.eq(0)]
+
+        busy = ~csr.idle
+        events = {
+            "cycles": 1,
+            "busy": busy,
+            "load_busy": arbiter.o1_valid,
+            "load_stall_slot": load.waiting,
+            "load_stall_axi": reader.waiting,
+            "table_busy": table.busy,
+            "exec_busy": execute.step.valid,
+            "exec_stall_stream": execute.wait_stream,
+            "exec_stall_table": execute.wait_table,
+            "exec_stall_result": execute.wait_result,
+            "store_busy": writer.w.valid & writer.w.ready,
+            "store_stall_result": store.waiting,
+            "store_stall_axi": writer.waiting,
+            "read_bytes": Mux(reader.r.valid & reader.r.ready, BEAT_BYTES, 0),
+            "write_bytes": Mux(writer.w.valid & writer.w.ready, BEAT_BYTES, 0),
+            "planes_skipped": execute.skipped,
+            "overflows": store.overflows,
+            "descriptors": store.completed,
+        }
+        m.d.comb += [csr.events[i].eq(events[name]) for i, name in enumerate(COUNTER_NAMES)]
+        return m
