@@ -10,10 +10,10 @@ from . import cluster as timing
 from .cells import Select
 from .cluster import Cluster
 from .config import ACC_BITS, AcceleratorConfig
-from .control import drain, fill, step, table_step
+from .control import DRAIN_ROWS, drain, fill, step, table_step
 from .hierarchy import Macro
 
-#: From a granted drain request to its pair of sums.
+#: From a granted drain request to its sums.
 DRAIN_LATENCY = 5
 #: From a plane-cycle's step to its stored sum: until then a result slot is not complete.
 STORE_LATENCY = timing.STORE_CYCLE + 3
@@ -32,7 +32,7 @@ class ClusterArray(wiring.Component):
     step : In(control.step)
     drain : In(control.drain), drain_request : In(1), drain_grant : Out(1)
         A request is taken in a cycle in which both are high. Plane-cycles that need stored sums come first.
-    drained : Out(2 sums of 48 bits), drained_valid : Out(1)
+    drained : Out(4 sums of 48 bits), drained_valid : Out(1)
         `DRAIN_LATENCY` cycles after the grant.
     """
 
@@ -46,7 +46,7 @@ class ClusterArray(wiring.Component):
                 "drain": In(drain(config)),
                 "drain_request": In(1),
                 "drain_grant": Out(1),
-                "drained": Out(data.ArrayLayout(ACC_BITS, 2)),
+                "drained": Out(data.ArrayLayout(ACC_BITS, DRAIN_ROWS)),
                 "drained_valid": Out(1),
             }
         )
@@ -77,7 +77,7 @@ class ClusterArray(wiring.Component):
         reads = delayed(s.valid & s.first & ~s.clear, timing.READ_CYCLE, "reads", control=True)
         m.d.comb += self.drain_grant.eq(~reads)
         read_addr = Mux(reads, position, self.drain.position)
-        pair = delayed(self.drain.pair, 1, "pair")
+        quad = delayed(self.drain.quad, 1, "quad")
         chosen = delayed(self.drain.cluster, DRAIN_LATENCY - 1, "chosen")
         m.d.comb += self.drained_valid.eq(
             delayed(self.drain_request & ~reads, DRAIN_LATENCY, "drained_valid", control=True)
@@ -98,7 +98,7 @@ class ClusterArray(wiring.Component):
             "select": select,
             "write": write,
             "write_addr": write_addr,
-            "pair": pair,
+            "quad": quad,
         }
         drained = []
         for i in range(config.clusters):
@@ -106,8 +106,8 @@ class ClusterArray(wiring.Component):
             m.d.comb += [getattr(cluster, name).eq(value) for name, value in broadcasts.items()]
             m.d.comb += cluster.take.eq(self.fill.clusters[i])
             # A register at the way out of each cluster.
-            pair_of_sums = Signal(2 * ACC_BITS, name=f"drained{i}", reset_less=True)
-            m.d.sync += pair_of_sums.eq(cluster.drained)
-            drained.append(pair_of_sums)
+            sums = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained{i}", reset_less=True)
+            m.d.sync += sums.eq(cluster.drained)
+            drained.append(sums)
         m.d.sync += self.drained.as_value().eq(Array(drained)[chosen])
         return m

@@ -13,13 +13,12 @@ from amaranth.utils import ceil_log2
 
 from .cells import Select
 from .config import ACC_BITS, TAPS, AcceleratorConfig
-from .control import fill, step, table_step
+from .control import DRAIN_ROWS, drain, fill, step, table_step
 from .hierarchy import Macro
 from .pe import processing_element
 from .result import ResultBank
 from .stream_buffer import StreamBuffer
 from .table import SubsetSums
-
 
 # Cycle in which each control input is used, counted from that of `addr`. `rtl.array` delays the broadcasts to match.
 COLUMN_CYCLE = 1
@@ -41,7 +40,7 @@ class Cluster(wiring.Component):
     table : In(control.table_step)
     addr, column, row, kill, context, unsigned_digit, weight, upper, select, read_addr, write, write_addr :
         One plane-cycle, each at its own cycle (see the constants above).
-    pair, drained : see `ResultBank`; `pair` comes one cycle after `read_addr`, `drained` three after `read_addr`.
+    quad, drained : see `ResultBank`; `quad` comes one cycle after `read_addr`, `drained` three after `read_addr`.
     """
 
     macro = "cluster"
@@ -65,8 +64,8 @@ class Cluster(wiring.Component):
             "select": In(Select),
             "write": In(1),
             "write_addr": In(position),
-            "pair": In(max(1, ceil_log2(config.rows // 2))),
-            "drained": Out(2 * ACC_BITS),
+            "quad": In(drain(config)["quad"].shape),
+            "drained": Out(DRAIN_ROWS * ACC_BITS),
         }
 
     def __init__(self, config: AcceleratorConfig):
@@ -122,7 +121,7 @@ class Cluster(wiring.Component):
             result.select.eq(local("select")),
             result.write.eq(local("write")),
             result.write_addr.eq(local("write_addr")),
-            result.pair.eq(local("pair")),
+            result.quad.eq(local("quad")),
             self.drained.eq(result.drained),
         ]
         return m

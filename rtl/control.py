@@ -12,6 +12,8 @@ from .config import BEAT_BITS, BEAT_WORDS, GROUP_LANES, TAPS, WEIGHT_SLOTS, Acce
 
 ROW_BANKS = 3
 COL_BANKS = BEAT_WORDS
+#: Rows whose sums leave a cluster together.
+DRAIN_ROWS = 4
 
 
 def fill(config: AcceleratorConfig) -> data.StructLayout:
@@ -70,11 +72,11 @@ def step(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def drain(config: AcceleratorConfig) -> data.StructLayout:
-    """Request for two neighbouring rows' sums of one position of one cluster."""
+    """Request for four neighbouring rows' sums of one position of one cluster."""
     return data.StructLayout(
         {
             "position": ceil_log2(config.result_depth),
             "cluster": max(1, ceil_log2(config.clusters)),
-            "pair": max(1, ceil_log2(config.rows // 2)),
+            "quad": max(1, ceil_log2(config.rows // DRAIN_ROWS)),
         }
     )

@@ -17,7 +17,7 @@ beats, one per tap; nibble c of a beat is channel c.
 *Window mode*: lane (tap, c) is tap = 3 * ky + kx of the 3x3 window and channel c of the k block (16 channels).
 *Flat mode*: a k block is 144 channels; channel block cb = 0..8 of it meets tap = 3 * (cb % 3) + cb // 3.
 
-*Results*: (n, row block, y, x, row), int32 or int64, exact.
+*Results*: (n, row block, y, x, row), int16, int32 or int64, exact.
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ class Flag(enum.IntFlag):
     STATIONARY_SIGNED = 2
     STREAM_TABLE = 4  #: bits of sample n are the byte at stream_table + n; 0 skips the sample
     STATIONARY_TABLE = 8  #: bits of the stationary operand are the byte at stationary_table; 0 skips the descriptor
-    OUT64 = 16  #: results are int64, else int32
+    OUT64 = 16  #: results are int64
     FENCE = 32  #: start only after all earlier descriptors have completed
     INTERRUPT = 64  #: raise the interrupt on completion
+    OUT16 = 128  #: results are int16; with neither they are int32, with both the descriptor is refused
 
-
-FLAGS_KNOWN = 127
 
 #: (name, bits, meaning), in memory order, little endian. The rest of the 128 bytes must be zero.
 DESCRIPTOR_FIELDS = (
@@ -167,7 +166,7 @@ class Error(enum.IntEnum):
 
     NONE = 0
     OPCODE = 1  #: unknown opcode
-    FLAGS = 2  #: unknown flag bit
+    FLAGS = 2  #: flags that exclude each other
     PRECISION = 3  #: bits of an operand outside 1..16
     SHAPE = 4  #: a size is zero or contradicts another, or a tile does not fit the buffers
     ALIGNMENT = 5  #: an address or stride is no multiple of 8
@@ -216,7 +215,7 @@ COUNTERS = (
     ("read_bytes", "bytes read from DDR"),
     ("write_bytes", "bytes written to DDR"),
     ("planes_skipped", "plane-cycles saved because a plane of the tile was all zero"),
-    ("overflows", "results that did not fit int32 and were stored wrapped"),
+    ("overflows", "results that did not fit int16 or int32 and were stored wrapped"),
     ("descriptors", "descriptors completed"),
 )
 COUNTER_NAMES = tuple(name for name, _ in COUNTERS)

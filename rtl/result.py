@@ -15,6 +15,7 @@ from amaranth.utils import ceil_log2
 
 from .cells import Accumulator, Select
 from .config import ACC_BITS, AcceleratorConfig
+from .control import DRAIN_ROWS, drain
 from .pe import SUM_BITS
 
 
@@ -31,9 +32,9 @@ class ResultBank(wiring.Component):
         In cycle t + 2.
     write, write_addr : In
         In cycle t + 4, where the accumulators show the result of cycle t.
-    pair : In
-        Rows 2 * pair and 2 * pair + 1, presented one cycle after `read_addr`.
-    drained : Out(2 * 48)
+    quad : In
+        Rows 4 * quad to 4 * quad + 3, presented one cycle after `read_addr`.
+    drained : Out(4 * 48)
         Their sums, one cycle later.
     """
 
@@ -49,8 +50,8 @@ class ResultBank(wiring.Component):
                 "select": In(Select),
                 "write": In(1),
                 "write_addr": In(address),
-                "pair": In(max(1, ceil_log2(config.rows // 2))),
-                "drained": Out(2 * ACC_BITS),
+                "quad": In(drain(config)["quad"].shape),
+                "drained": Out(DRAIN_ROWS * ACC_BITS),
             }
         )
 
@@ -75,5 +76,5 @@ class ResultBank(wiring.Component):
                 acc.c.eq(read.data.word_select(row, ACC_BITS).as_signed()),
                 write.data.word_select(row, ACC_BITS).eq(acc.o),
             ]
-        m.d.sync += self.drained.eq(read.data.word_select(self.pair, 2 * ACC_BITS))
+        m.d.sync += self.drained.eq(read.data.word_select(self.quad, DRAIN_ROWS * ACC_BITS))
         return m

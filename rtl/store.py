@@ -1,27 +1,35 @@
 """STORE: drains finished tiles from the result buffers to DDR.
 
-Results leave in the order (sample, row block, position, row), two rows a request, as int32 or int64. POST work
+Results leave in the order (sample, row block, position, row), four rows a request, as int16, int32 or int64. POST work
 (scaling, rounding, activation) has its place between the drained sums and the beats.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .array import DRAIN_LATENCY
 from .axi import ADDRESS_BITS
 from .config import ACC_BITS, BEAT_BITS, SLOTS, AcceleratorConfig
-from .control import drain
+from .control import DRAIN_ROWS, drain
 from .dma import Command
 from .queue import Queue
 from .tiles import SIZE, store_tile
 
-#: Requests in flight and pairs waiting to become beats.
-PAIRS = 16
-assert PAIRS > DRAIN_LATENCY
+#: Requests in flight and groups of sums waiting to become beats.
+QUADS = 16
+assert QUADS > DRAIN_LATENCY
+
+
+class Format(enum.Enum, shape=2):
+    """log2 of a result's bytes, minus 1."""
+
+    INT16 = 0
+    INT32 = 1
+    INT64 = 2
 
 
 class Store(wiring.Component):
@@ -40,8 +48,8 @@ class Store(wiring.Component):
         Pulse at a descriptor's end; `interrupt` if it asked for one.
     waiting : Out(1)
         A tile waits for its results.
-    overflows : Out(2)
-        Results of this cycle's beat that did not fit int32.
+    overflows : Out
+        Results leaving in this cycle that did not fit int16 or int32.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -54,7 +62,7 @@ class Store(wiring.Component):
                 "drain": Out(drain(config)),
                 "drain_request": Out(1),
                 "drain_grant": In(1),
-                "drained": In(data.ArrayLayout(ACC_BITS, 2)),
+                "drained": In(data.ArrayLayout(ACC_BITS, DRAIN_ROWS)),
                 "drained_valid": In(1),
                 "command": Out(stream.Signature(Command)),
                 "beats": Out(stream.Signature(BEAT_BITS)),
@@ -62,14 +70,14 @@ class Store(wiring.Component):
                 "completed": Out(1),
                 "interrupt": Out(1),
                 "waiting": Out(1),
-                "overflows": Out(2),
+                "overflows": Out(range(DRAIN_ROWS + 1)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         config, tile = self._config, self.i.payload
-        pairs = config.rows // 2
+        quads = config.rows // DRAIN_ROWS
 
         full = Signal(range(SLOTS + 1))
         use = Signal()
@@ -78,26 +86,26 @@ class Store(wiring.Component):
         slot = Signal(range(SLOTS))
         sample, part = Signal.like(tile.samples), Signal.like(tile.parts)
         row_block, row_part = Signal(SIZE), Signal(5)
-        place, pair = Signal.like(tile.area), Signal(range(max(2, pairs)))
+        place, quad = Signal.like(tile.area), Signal(range(max(2, quads)))
         sample_start, block_start = Signal.like(tile.area), Signal.like(tile.area)
         sample_addr, addr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         last_row_part = row_part == (1 << tile.log2_row_parts) - 1
         last_row_block = row_block == tile.row_blocks - 1
         last_sample = sample == tile.samples - 1
-        last_pair = pair == pairs - 1
+        last_quad = quad == quads - 1
         last_place = place == tile.area - 1
 
-        credit = Signal(range(PAIRS + 1), init=PAIRS)
+        credit = Signal(range(QUADS + 1), init=QUADS)
         granted, taken = Signal(), Signal()
         m.d.sync += credit.eq(credit - granted + taken)
         m.d.comb += [
             granted.eq(self.drain_request & self.drain_grant),
             self.drain.position.eq(slot * config.result_slot + block_start + sample_start + place),
             self.drain.cluster.eq((part << tile.log2_row_parts) + row_part),
-            self.drain.pair.eq(pair),
+            self.drain.quad.eq(quad),
             self.command.payload.index.eq(tile.index),
             self.command.payload.addr.eq(addr),
-            self.command.payload.beats.eq((tile.area << ceil_log2(pairs)) << tile.out64),
+            self.command.payload.beats.eq((tile.area << ceil_log2(quads)) << tile.format),
         ]
 
         with m.FSM():
@@ -121,16 +129,16 @@ class Store(wiring.Component):
                         m.next = "COMMAND"
             with m.State("COMMAND"):
                 m.d.comb += self.command.valid.eq(1)
-                m.d.sync += [place.eq(0), pair.eq(0)]
+                m.d.sync += [place.eq(0), quad.eq(0)]
                 with m.If(self.command.ready):
                     m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += self.drain_request.eq(credit != 0)
                 with m.If(granted):
-                    m.d.sync += pair.eq(pair + 1)
-                    with m.If(last_pair):
-                        m.d.sync += [pair.eq(0), place.eq(place + 1)]
-                    with m.If(last_pair & last_place):
+                    m.d.sync += quad.eq(quad + 1)
+                    with m.If(last_quad):
+                        m.d.sync += [quad.eq(0), place.eq(place + 1)]
+                    with m.If(last_quad & last_place):
                         m.d.sync += [row_part.eq(row_part + 1), addr.eq(addr + tile.out_stride_m)]
                         m.next = "COMMAND"
                         with m.If(last_row_part):
@@ -155,34 +163,42 @@ class Store(wiring.Component):
                                     m.d.comb += [self.result_free.eq(1), self.i.ready.eq(1)]
                                     m.next = "TILE"
             with m.State("END"):
-                with m.If(self.quiet & (credit == PAIRS)):
+                with m.If(self.quiet & (credit == QUADS)):
                     m.d.comb += [self.completed.eq(1), self.interrupt.eq(tile.interrupt), self.i.ready.eq(1)]
                     m.next = "TILE"
 
-        # A pair of sums becomes one beat of two int32 or two beats of one int64.
-        entry = data.StructLayout({"sums": data.ArrayLayout(ACC_BITS, 2), "out64": 1})
-        m.submodules.pairs = queue = Queue(entry, PAIRS)
-        wide = Signal(DRAIN_LATENCY)  # the format of the requests on their way
-        m.d.sync += wide.eq(Cat(tile.out64, wide))
+        # Four sums become one beat of int16, two of int32 or four of int64.
+        entry = data.StructLayout({"sums": data.ArrayLayout(ACC_BITS, DRAIN_ROWS), "format": 2})
+        m.submodules.quads = queue = Queue(entry, QUADS)
+        on_the_way = Signal(data.ArrayLayout(2, DRAIN_LATENCY))  # formats of the granted requests
+        m.d.sync += on_the_way.as_value().eq(Cat(tile.format, on_the_way.as_value()))
         m.d.comb += [
             queue.i.valid.eq(self.drained_valid),
             queue.i.payload.sums.eq(self.drained),
-            queue.i.payload.out64.eq(wide[-1]),
+            queue.i.payload.format.eq(on_the_way[DRAIN_LATENCY - 1]),
         ]
-        second = Signal()
         out = queue.o.payload
-        sums = [out.sums[k].as_signed() for k in range(2)]
+        part_of = Signal(range(DRAIN_ROWS))  # beat of the four sums
+        sums = [out.sums[k].as_signed() for k in range(DRAIN_ROWS)]
+        with m.Switch(out.format):
+            with m.Case(Format.INT16):
+                m.d.comb += self.beats.payload.eq(Cat(*(s[:16] for s in sums)))
+            with m.Case(Format.INT32):
+                m.d.comb += self.beats.payload.eq(
+                    Mux(part_of[0], Cat(sums[2][:32], sums[3][:32]), Cat(sums[0][:32], sums[1][:32]))
+                )
+            with m.Default():
+                m.d.comb += self.beats.payload.eq(Array(sums)[part_of])
+        last_part = part_of == (1 << out.format) - 1
         m.d.comb += [
             self.beats.valid.eq(queue.o.valid),
-            self.beats.payload.eq(
-                Mux(out.out64, Mux(second, sums[1], sums[0]), Cat(out.sums[0][:32], out.sums[1][:32]))
-            ),
+            queue.o.ready.eq(self.beats.ready & last_part),
             taken.eq(queue.o.ready & queue.o.valid),
-            queue.o.ready.eq(self.beats.ready & (~out.out64 | second)),
         ]
         with m.If(self.beats.valid & self.beats.ready):
-            m.d.sync += second.eq(out.out64 & ~second)
-            with m.If(~out.out64):
-                wraps = [s[31:].any() & ~s[31:].all() for s in sums]
-                m.d.comb += self.overflows.eq(wraps[0] + wraps[1])
+            m.d.sync += part_of.eq(Mux(last_part, 0, part_of + 1))
+        with m.If(taken):
+            for width, form in ((16, Format.INT16), (32, Format.INT32)):
+                with m.If(out.format == form):
+                    m.d.comb += self.overflows.eq(sum(s[width - 1 :].any() & ~s[width - 1 :].all() for s in sums))
         return m

@@ -15,7 +15,7 @@ from amaranth.utils import ceil_log2
 from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
 from .fetch import Fetched
-from .isa import DESCRIPTOR_FIELDS, FLAGS_KNOWN, Error, Flag, Opcode
+from .isa import DESCRIPTOR_FIELDS, Error, Flag, Opcode
 from .tiles import COUNT, INDEX, SIZE, exec_tile, load_tile, store_tile
 
 #: Fields that must be multiples of a beat.
@@ -98,7 +98,7 @@ class Tiler(wiring.Component):
 
         with m.If((d.opcode != Opcode.WINDOW) & (d.opcode != Opcode.FLAT)):
             m.d.comb += error.eq(Error.OPCODE)
-        with m.Elif((flags & ~FLAGS_KNOWN & 0xFF) != 0):
+        with m.Elif(flags[Flag.OUT16.bit_length() - 1] & flags[Flag.OUT64.bit_length() - 1]):
             m.d.comb += error.eq(Error.FLAGS)
         with m.Elif(bad_bits(d.stream_bits, Flag.STREAM_TABLE) | bad_bits(d.stationary_bits, Flag.STATIONARY_TABLE)):
             m.d.comb += error.eq(Error.PRECISION)
@@ -117,8 +117,11 @@ class Tiler(wiring.Component):
         def flag(which: Flag):
             return d.flags[which.bit_length() - 1]
 
-        flat = Signal()
-        m.d.comb += flat.eq(d.opcode == Opcode.FLAT)
+        flat, out_format = Signal(), Signal(2)
+        m.d.comb += [
+            flat.eq(d.opcode == Opcode.FLAT),
+            out_format.eq(Mux(flag(Flag.OUT16), 0, Mux(flag(Flag.OUT64), 2, 1))),
+        ]
         error = self._check(m, d, flat)
 
         # One multiplier serves all sizes; a product is there in the state after the one that names its factors.
@@ -143,7 +146,7 @@ class Tiler(wiring.Component):
         stride_of = {name: getattr(d, f"{name}_stride_n") for name in names}
 
         plane_beats, plane_pitch = Signal(SIZE), Signal(SIZE)
-        log2_row_bytes = ceil_log2(config.rows) + 2
+        log2_row_bytes = ceil_log2(config.rows) + 1  # of int16 results
         top, bottom = Signal(signed(SIZE + 3)), Signal(signed(SIZE + 3))
         first = Signal(SIZE)
         m.d.comb += [
@@ -315,7 +318,7 @@ class Tiler(wiring.Component):
                 with m.If(ready):
                     m.d.sync += [
                         y.eq(y + d.tile_rows),
-                        out_band.eq(out_band + (whole_area << (log2_row_bytes + flag(Flag.OUT64)))),
+                        out_band.eq(out_band + (whole_area << (log2_row_bytes + out_format))),
                     ]
                     m.next = "BAND"
                     with m.If(y + d.tile_rows >= d.out_height):
@@ -381,7 +384,7 @@ class Tiler(wiring.Component):
             execute.sample_words.eq(sample_words),
             store.index.eq(index),
             store.interrupt.eq(flag(Flag.INTERRUPT)),
-            store.out64.eq(flag(Flag.OUT64)),
+            store.format.eq(out_format),
             store.samples.eq(count),
             store.parts.eq(d.sample_parts),
             store.log2_row_parts.eq(d.log2_row_parts),

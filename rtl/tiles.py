@@ -85,7 +85,7 @@ def store_tile(config: AcceleratorConfig) -> data.StructLayout:
             "index": INDEX,
             "end": 1,  # no tile: the descriptor's end
             "interrupt": 1,
-            "out64": 1,
+            "format": 2,  # log2 of a result's bytes, minus 1
             "samples": COUNT,
             "parts": 5,
             "log2_row_parts": 3,
