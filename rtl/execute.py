@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .array import STORE_LATENCY, STREAM_READ_LATENCY, TABLE_READ_LATENCY
+from .cells import UPPER_SHIFT
 from .config import DIGIT_BITS, MAX_BITS, SLOTS, TAPS, AcceleratorConfig
 from .control import COL_BANKS, ROW_BANKS, step
 from .load import StreamSlot
@@ -23,8 +24,6 @@ PIPELINE = 3
 #: A position's stored sum may be read again this many cycles after its last plane. Only passes of fewer positions
 #: than this can come too early; they are followed by a gap.
 REUSE_GAP = 4
-#: Digits above this power of two go through the accumulator's upper input.
-UPPER_SHIFT = 12
 
 
 class Execute(wiring.Component):

@@ -79,7 +79,8 @@ class StreamBuffer(wiring.Component):
         for ky in range(3):
             for kx in range(3):
                 tap = 3 * ky + kx
-                source = Array([*(columns[(start + ky) % 3][kx] for start in range(3)), columns[ky][kx]])
-                m.d.sync += plane.word_select(tap, WORD_CHANNELS).eq(Mux(self.kill[tap], 0, source[self.row]))
+                top, middle, bottom = (columns[(start + ky) % ROW_BANKS][kx] for start in range(ROW_BANKS))
+                word = Mux(self.row[1], bottom, Mux(self.row[0], middle, top))
+                m.d.sync += plane.word_select(tap, WORD_CHANNELS).eq(Mux(self.kill[tap], 0, word))
         m.d.comb += self.plane.eq(plane)
         return m

@@ -83,7 +83,9 @@ class SubsetSums(wiring.Component):
             with m.If(self.step.start):
                 m.d.sync += entry.eq(Mux(self.step.signed, 0, Const(-32, ENTRY_BITS)))
             with m.Else():
-                m.d.sync += entry.eq(Mux(self.step.leave, entry - extended, entry + extended))
+                # One adder for both: the bit below the least significant one carries the two's complement's one in.
+                term = Cat(self.step.leave, extended ^ self.step.leave.replicate(ENTRY_BITS))
+                m.d.sync += entry.eq((Cat(Const(1, 1), entry) + term)[1:])
             m.d.comb += self.entries.word_select(g, ENTRY_BITS).eq(entry)
         return m
 
