@@ -1,0 +1,140 @@
+"""What the host needs of a board, and how to open one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from host.driver import RING_BYTES, RegisterBoard
+from host.errors import AcceleratorError
+from rtl.config import AcceleratorConfig
+from rtl.isa import Descriptor
+
+#: Bytes at the start of every board's memory that belong to its driver. Operands and results go above.
+RESERVED_BYTES = RING_BYTES
+
+BOARDS = ("golden", "sim", "zc706", "tcp://HOST:PORT")
+
+
+class Board(Protocol):
+    """An accelerator with its memory.
+
+    Attributes
+    ----------
+    name : what `open_board` was asked for.
+    config : parameters that the accelerator was built with.
+    memory_bytes : size of the memory; the first `RESERVED_BYTES` belong to the driver.
+    macs, bit_macs : work charged so far by `host.ops`, in multiply-accumulates and in MACs * bits * bits.
+    """
+
+    name: str
+    config: AcceleratorConfig
+    memory_bytes: int
+    macs: int
+    bit_macs: int
+
+    def write(self, address: int, data: np.ndarray) -> None:
+        """Copy `data` (uint8) to `address`. Raises ValueError if it does not fit the memory."""
+
+    def read(self, address: int, nbytes: int) -> np.ndarray:
+        """A copy of `nbytes` bytes from `address`, uint8. Raises ValueError if they do not lie in the memory."""
+
+    def run(self, descriptors: Sequence[Descriptor]) -> None:
+        """Execute descriptors and return when all have completed.
+
+        Raises
+        ------
+        AcceleratorError
+            If a descriptor is refused or meets a bus error. The board has been reset and runs later work.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the board was opened: the board's own counters, `macs` and `bit_macs`."""
+
+    def close(self) -> None:
+        """Give the board back."""
+
+
+class GoldenBoard:
+    """The golden model as a board.
+
+    It has no clock and no bus: of the counters of `rtl.isa` it gives `descriptors` and `overflows` alone.
+
+    Parameters
+    ----------
+    config : the accelerator to model.
+    memory_bytes : size of its memory; only what is written takes memory of the host.
+    """
+
+    name = "golden"
+
+    def __init__(self, config: AcceleratorConfig, memory_bytes: int = 1 << 28):
+        self.config = config
+        self.memory_bytes = memory_bytes
+        self.macs = self.bit_macs = 0
+        self._memory = np.zeros(memory_bytes, np.uint8)
+        self._counters = {"descriptors": 0, "overflows": 0}
+
+    def write(self, address: int, data: np.ndarray) -> None:
+        self._slice(address, data.nbytes)[:] = data.reshape(-1)
+
+    def read(self, address: int, nbytes: int) -> np.ndarray:
+        return self._slice(address, nbytes).copy()
+
+    def _slice(self, address: int, nbytes: int) -> np.ndarray:
+        if address < 0 or address + nbytes > self.memory_bytes:
+            raise ValueError(
+                f"{nbytes} bytes at address {address:#x} do not lie in the memory of {self.memory_bytes} bytes"
+            )
+        return self._memory[address : address + nbytes]
+
+    def run(self, descriptors: Sequence[Descriptor]) -> None:
+        from sim.golden import execute
+
+        done = execute(self.config, self._memory, descriptors)
+        self._counters["descriptors"] += done.completed
+        self._counters["overflows"] += done.overflows
+        if done.index is not None:
+            raise AcceleratorError(done.error, done.index)
+
+    def counters(self) -> dict[str, int]:
+        return {**self._counters, "macs": self.macs, "bit_macs": self.bit_macs}
+
+    def close(self) -> None:
+        self._memory = np.zeros(0, np.uint8)
+        self.memory_bytes = 0
+
+
+def open_board(name: str, **options) -> Board:
+    """Open a board.
+
+    Parameters
+    ----------
+    name : `"golden"`, the numpy model; or `"sim"`, the RTL compiled into a simulator.
+    options : for both, `config`: an `AcceleratorConfig` or the name of a preset, by default `"sim"`. For `"golden"`
+        `memory_bytes`; for `"sim"` what `sim.verilated.VerilatedTransport` takes (`waves`, `read_latency`, ...).
+
+    Raises
+    ------
+    ValueError
+        If there is no such board or preset.
+    RuntimeError
+        If the board is known but this release cannot drive it.
+    """
+    if name == "zc706" or name.startswith("tcp://"):
+        raise RuntimeError(
+            f"board {name!r} needs the hardware and a driver for it, which this release does not contain; "
+            "'golden' and 'sim' run everywhere"
+        )
+    if name not in BOARDS:
+        raise ValueError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
+    config = options.pop("config", "sim")
+    if isinstance(config, str):
+        config = AcceleratorConfig.preset(config)
+    if name == "golden":
+        return GoldenBoard(config, **options)
+    from sim.verilated import VerilatedTransport
+
+    return RegisterBoard(name, VerilatedTransport(config, **options))

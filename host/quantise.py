@@ -1,0 +1,108 @@
+"""Symmetric quantisers: real value = scale * code, one scale per tensor, ranges from the tensor itself.
+
+The numbers follow SBM and FracTrain (arXiv 2012.13113, section 3.1) with two deliberate changes that make every
+product of codes an exact integer GEMM: the zero point is always 0, and the scale belongs to the whole tensor, so that
+it factors out of all three convolutions, the input gradient included. Activations after ReLU are unsigned; weights,
+gradients and the image are signed. Weights and activations are rounded half to even, gradients stochastically.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from host.qtensor import QTensor
+from rtl.config import MAX_BITS
+
+#: An array of any library that follows the array API standard.
+Array = Any
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The operand widths of one training step: FW-`fw` / BW-`bw`.
+
+    Forward multiplies activations x weights at `fw` x `fw` bits. Both backward products take the output gradient at
+    `bw` bits, against the weights and the activations of the forward pass at `fw` bits (FracTrain, section 3.1).
+
+    Raises
+    ------
+    ValueError
+        If a width is not an integer from 2 to 16: a signed symmetric code of 1 bit could only be 0.
+    """
+
+    fw: int
+    bw: int
+
+    def __post_init__(self):
+        for name, bits in (("fw", self.fw), ("bw", self.bw)):
+            if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS:
+                raise ValueError(f"{name} is {bits!r} bits, must be an integer from 2 to {MAX_BITS}")
+
+    def at_least(self, bits: int) -> Precision:
+        """The same precision with no operand narrower than `bits`."""
+        return replace(self, fw=max(self.fw, bits), bw=max(self.bw, bits))
+
+    def __str__(self) -> str:
+        return f"FW{self.fw}/BW{self.bw}"
+
+
+def quantise(x: Array, bits: int, *, signed: bool, rng: np.random.Generator | None = None) -> QTensor:
+    """Round `x` onto the symmetric grid of `bits` bits that just spans it.
+
+    Parameters
+    ----------
+    x : floating-point array of any shape, finite.
+    bits : width of a code; codes lie in [-(2**(bits - 1) - 1), 2**(bits - 1) - 1] if signed, else in [0, 2**bits - 1].
+    signed : whether `x` may be negative.
+    rng : if given, round stochastically: up with a probability equal to the fraction, so that the expected value of
+        scale * code is `x`. One uniform number is drawn per element, in C order. If None, round half to even.
+
+    Returns
+    -------
+    QTensor
+        Codes int32, shape of `x`. A tensor of zeros gets codes 0 and scale 1.
+
+    Raises
+    ------
+    ValueError
+        If `x` is unsigned and holds a negative number, or `bits` gives no grid.
+    FloatingPointError
+        If `x` is not finite.
+    """
+    top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+    if not 1 <= bits <= MAX_BITS or top < 1:
+        raise ValueError(f"no {'signed' if signed else 'unsigned'} symmetric grid of {bits} bits")
+    xp = array_namespace(x)
+    high, low = float(xp.max(x)), float(xp.min(x))
+    if not np.isfinite(high) or not np.isfinite(low):
+        raise FloatingPointError(f"cannot quantise a tensor that holds values from {low} to {high}")
+    if low < 0 and not signed:
+        raise ValueError(f"an unsigned tensor holds the negative value {low}")
+    scale = max(high, -low) / top
+    # Numbers this small are zero in every respect, and their reciprocal would overflow single precision.
+    if scale < float(xp.finfo(x.dtype).smallest_normal):
+        return QTensor(xp.zeros(x.shape, dtype=xp.int32, device=device(x)), bits=bits, signed=signed, scale=1.0)
+    steps = x / scale
+    if rng is None:
+        steps = xp.round(steps)
+    else:
+        # The noise comes from numpy whatever library holds x, so that every library sees the same numbers.
+        noise = xp.asarray(rng.random(tuple(x.shape), dtype=np.float32), dtype=x.dtype, device=device(x))
+        steps = xp.floor(steps + noise)
+    # The division may end one unit in the last place beyond the grid, and noise may then carry it to the next code.
+    codes = xp.astype(xp.clip(steps, -top if signed else 0, top), xp.int32)
+    return QTensor(codes, bits=bits, signed=signed, scale=scale)
+
+
+def rescale(accumulator: Any, scale: float, like: Array) -> Array:
+    """Turn exact int64 sums of a board into real numbers: an array of `like`'s library, dtype and device.
+
+    The product is formed in double precision, so that a sum of more than 24 bits is rounded once and not twice.
+    """
+    xp = array_namespace(like)
+    exact = xp.asarray(accumulator, dtype=xp.float64, device=device(like))
+    return xp.astype(exact * scale, like.dtype)

@@ -1,0 +1,191 @@
+"""`python -m host.train`: train a network on a board at a precision that changes while it trains.
+
+Without arguments: a small CNN on real digits on the simulated board, with FracTrain's PFQ schedule, to the end. The
+folder --out receives metrics.jsonl, summary.json, checkpoint.npz, plots and report.md. Ctrl-C stops after the current
+batch and keeps a checkpoint; --resume continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from host.board import open_board
+from host.checkpoint import load_checkpoint, write_atomically
+from host.config import SCHEDULES, TrainConfig
+from host.data import load_dataset
+from host.errors import AcceleratorError
+from host.models import MODELS
+from host.report import write_report
+from host.trainer import CHECKPOINT, DivergedError, Trainer
+
+#: Exit status of a run stopped by Ctrl-C, as shells report it.
+INTERRUPTED = 130
+
+_HELP = {
+    "board": "golden, sim, or another name that open_board knows",
+    "data": "digits, a folder of IDX files (MNIST and its kin) or CIFAR-10's binary folder",
+    "model": "network: " + ", ".join(MODELS),
+    "schedule": "precision schedule: " + ", ".join(SCHEDULES),
+    "fw": "forward bits of each stage, as 3,4,6,8",
+    "bw": "backward bits of each stage, as 6,6,8,8",
+    "epsilon": "PFQ: threshold of the loss indicator",
+    "alpha": "PFQ: factor of the threshold after the first and the second switch",
+    "indicator_every": "PFQ: iterations in an epoch of the indicator (0: a fiftieth of the run)",
+    "guard": "PFQ: fraction of the run after which stages not reached yet are forced (1: never)",
+    "epochs": "passes over the training split",
+    "batch": "samples in a batch",
+    "lr": "peak learning rate",
+    "warmup": "fraction of the run in which the learning rate rises",
+    "momentum": "momentum of SGD",
+    "weight_decay": "L2 weight decay",
+    "edge_bits": "narrowest operand of the first convolution and of the last layer",
+    "seed": "seed of everything random",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 1 (diverged, or the board failed), 2 (bad input) or 130 (stopped)."""
+    options = vars(_parser().parse_args(arguments))
+    out, resume = Path(options.pop("out")), options.pop("resume")
+    checkpoint_seconds = options.pop("checkpoint_seconds")
+    try:
+        config = _settings(options, out, resume)
+        dataset = load_dataset(config.data)
+        out.mkdir(parents=True, exist_ok=True)
+        # A summary stands for a run that has ended, and this one has not.
+        (out / "summary.json").unlink(missing_ok=True)
+        board = open_board(config.board)
+    except (ValueError, OSError, RuntimeError) as error:
+        return _fail(error, status=2)
+    try:
+        trainer = Trainer(config, board, dataset, out, checkpoint_seconds=checkpoint_seconds)
+        if resume and (out / CHECKPOINT).exists():
+            trainer.resume()
+        finished = _train(trainer)
+        if not finished:
+            print(
+                f"stopped after {trainer.progress.iteration} of {trainer.iterations} iterations; "
+                f"continue with: python -m host.train --out {out} --resume",
+                file=sys.stderr,
+            )
+            return INTERRUPTED
+        summary = trainer.summary()
+        write_atomically(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_report(out, trainer.progress.records, summary)
+    except (DivergedError, AcceleratorError) as error:
+        return _fail(error, status=1)
+    except (ValueError, OSError) as error:
+        return _fail(error, status=2)
+    except KeyboardInterrupt:
+        print(f"interrupted; continue with: python -m host.train --out {out} --resume", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        board.close()
+    print(f"test accuracy {summary['test_accuracy']:.2%}; report in {out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m host.train", description=__doc__.partition("\n\n")[2])
+    for setting in fields(TrainConfig):
+        default = setting.default
+        shown = "the schedule's" if isinstance(default, tuple) else default
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=_widths if isinstance(default, tuple) else type(default),
+            default=argparse.SUPPRESS,
+            metavar=setting.name.upper(),
+            help=f"{_HELP[setting.name]} (default: {shown})",
+        )
+    parser.add_argument("--out", default="build/train", help="folder of the run (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out, with the settings it has")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=30.0,
+        help="time between checkpoints inside an epoch; 0: after every iteration (default: %(default)s)",
+    )
+    return parser
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(bits) for bits in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of bits such as 3,4,6,8") from None
+
+
+def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
+    """The settings given, or those of the checkpoint if resuming; contradictions raise ValueError."""
+    found = (out / CHECKPOINT).exists()
+    if resume and found:
+        _, meta = load_checkpoint(out / CHECKPOINT)
+        return TrainConfig.from_json(meta["config"]).resumed_with(given)
+    if resume:
+        print(f"{out} holds no checkpoint yet: starting from the beginning", file=sys.stderr)
+    elif found:
+        print(f"replacing the run in {out} (--resume would have continued it)", file=sys.stderr)
+    return TrainConfig(**given)
+
+
+def _train(trainer: Trainer) -> bool:
+    """Run the loop under a progress bar; return whether it reached the end."""
+    with (
+        _stop_on_signal() as stop,
+        tqdm(total=trainer.iterations, initial=trainer.progress.iteration, unit="batch", smoothing=0.1) as bar,
+    ):
+
+        def on_step(loss: float, precision: Any) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}, {precision}", refresh=False)
+            bar.update()
+
+        def on_epoch(record: dict[str, Any]) -> None:
+            bar.write(
+                f"epoch {record['epoch'] + 1:3}  loss {record['loss']:.4f}  train {record['train_accuracy']:.2%}  "
+                f"test {record['test_accuracy']:.2%}  FW{record['fw']}/BW{record['bw']}"
+                + "".join(f"  switch at {switch['iteration']}" for switch in record["stage_switches"])
+            )
+
+        return trainer.run(stop, on_step, on_epoch)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a request to stop between two batches; the second one interrupts.
+
+    A board must not be left in the middle of a command, so the batch in progress is always finished first.
+    """
+    requested = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+        print("\nstopping after this batch; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Simulation: the golden model, the compiled RTL as a board, and the testbenches."""

@@ -1,0 +1,232 @@
+// DDR behind an AXI4 port: latency, limited bandwidth, several bursts in flight, faults on demand, and a check of the
+// manager's side of the protocol.
+//
+// The order of memory operations is the weakest that AXI allows: a read sees memory as it is when its address is
+// accepted, a write changes memory when its response is given. A manager that reads before the response of the write
+// it depends on gets old data here, as it may on a board.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <string>
+#include <vector>
+
+namespace ddr {
+
+enum : uint8_t { OKAY = 0, SLVERR = 2, DECERR = 3 };
+
+// What tests can choose. Latencies are in cycles; a channel moves `numerator` beats in `denominator` cycles at most.
+struct Settings {
+    uint64_t bytes;
+    uint64_t seed;  // of the random stalls
+    uint32_t read_latency, write_latency;
+    uint32_t read_numerator, read_denominator;
+    uint32_t write_numerator, write_denominator;
+    uint32_t outstanding;  // bursts accepted in each direction
+    uint32_t stall;        // chance of a random stall on each channel and cycle, in 1/256
+};
+
+// One address or write channel as the manager drives it, remembered while it waits.
+struct Address {
+    bool valid = false;
+    uint32_t addr = 0;
+    uint8_t len = 0;
+    bool operator==(const Address& o) const { return valid == o.valid && addr == o.addr && len == o.len; }
+};
+struct Write {
+    bool valid = false;
+    uint64_t data = 0;
+    uint8_t strb = 0;
+    bool last = false;
+    bool operator==(const Write& o) const {
+        return valid == o.valid && data == o.data && strb == o.strb && last == o.last;
+    }
+};
+
+// The manager's outputs, sampled before a rising edge.
+struct Sample {
+    Address ar, aw;
+    Write w;
+    bool r_ready, b_ready;
+};
+
+class Memory {
+  public:
+    // The memory's outputs, valid until the next rising edge.
+    bool ar_ready = false, aw_ready = false, w_ready = false;
+    bool r_valid = false, r_last = false, b_valid = false;
+    uint64_t r_data = 0;
+    uint8_t r_resp = OKAY, b_resp = OKAY;
+
+    Memory(const Settings& settings, uint8_t* bytes)
+        : set_(settings), bytes_(bytes), random_(settings.seed * 2 + 1), read_(set_.read_numerator, set_.read_denominator),
+          write_(set_.write_numerator, set_.write_denominator) {}
+
+    const std::string& violation() const { return violation_; }
+
+    // The next burst of this direction that touches the range is answered with `resp`, and does nothing.
+    void fault(bool write, uint32_t addr, uint32_t bytes, uint8_t resp) {
+        (write ? write_faults_ : read_faults_).push_back({addr, bytes, resp});
+    }
+
+    void reset() {
+        ar_ready = aw_ready = w_ready = r_valid = b_valid = false;
+        reads_.clear(), write_bursts_.clear(), beats_.clear(), whole_bursts_ = 0;
+        before_ = Sample();
+    }
+
+    // One rising edge.
+    void edge(const Sample& now, uint64_t cycle) {
+        check(now, cycle);
+        accept(now, cycle);
+        answer_reads(now, cycle);
+        answer_writes(now, cycle);
+        ar_ready = reads_.size() < set_.outstanding && !stalled();
+        aw_ready = write_bursts_.size() < set_.outstanding && !stalled();
+        w_ready = whole_bursts_ < set_.outstanding && write_.may_move() && !stalled();
+    }
+
+  private:
+    // Beats move while the credit, topped up every cycle, covers their price.
+    struct Rate {
+        uint32_t income, price, credit;
+        Rate(uint32_t numerator, uint32_t denominator) : income(numerator), price(denominator), credit(denominator) {}
+        void tick() { credit = credit + income < price + income ? credit + income : price + income; }
+        bool may_move() const { return credit >= price; }
+        void move() { credit -= price; }
+    };
+    struct Fault {
+        uint32_t addr, bytes;
+        uint8_t resp;
+    };
+    struct Beat {
+        uint64_t data;
+        uint8_t strb;
+        bool last;
+    };
+    struct Read {
+        uint64_t due;
+        uint8_t resp;
+        std::vector<uint64_t> data;
+        size_t next = 0;
+    };
+    struct Burst {
+        uint64_t due;
+        uint32_t addr;
+        uint32_t beats;
+    };
+
+    bool stalled() {
+        if (!set_.stall) return false;
+        random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
+        return (random_ >> 32 & 255) < set_.stall;
+    }
+
+    void violate(uint64_t cycle, const std::string& what) {
+        if (violation_.empty()) violation_ = "cycle " + std::to_string(cycle) + ": " + what;
+    }
+
+    void check_address(const Address& a, const Address& before, const char* name, uint64_t cycle) {
+        if (before.valid && !(a == before)) violate(cycle, std::string(name) + " changed while it waited for ready");
+        if (!a.valid || before.valid) return;
+        char where[64];
+        snprintf(where, sizeof where, "%s burst of %d beats at 0x%08x ", name, a.len + 1, a.addr);
+        if (a.addr % 8) violate(cycle, std::string(where) + "is not aligned to 8 bytes");
+        if (a.addr % 4096 + 8 * (a.len + 1) > 4096) violate(cycle, std::string(where) + "crosses a 4 KiB boundary");
+    }
+
+    void check(const Sample& now, uint64_t cycle) {
+        check_address(now.ar, before_.ar, "AR", cycle);
+        check_address(now.aw, before_.aw, "AW", cycle);
+        if (before_.w.valid && !(now.w == before_.w)) violate(cycle, "W changed while it waited for ready");
+        before_ = now;
+        // What is accepted at this edge does not wait.
+        before_.ar.valid &= !ar_ready, before_.aw.valid &= !aw_ready, before_.w.valid &= !w_ready;
+    }
+
+    static uint8_t take_fault(std::deque<Fault>& faults, uint32_t addr, uint32_t bytes) {
+        for (auto f = faults.begin(); f != faults.end(); ++f)
+            if (addr < uint64_t(f->addr) + f->bytes && f->addr < uint64_t(addr) + bytes) {
+                uint8_t resp = f->resp;
+                faults.erase(f);
+                return resp;
+            }
+        return OKAY;
+    }
+
+    uint8_t response(std::deque<Fault>& faults, uint32_t addr, uint32_t beats) const {
+        if (uint64_t(addr) + 8 * beats > set_.bytes) return DECERR;
+        return faults.empty() ? uint8_t(OKAY) : take_fault(faults, addr, 8 * beats);
+    }
+
+    void accept(const Sample& now, uint64_t cycle) {
+        if (now.ar.valid && ar_ready) {
+            Read read{cycle + set_.read_latency, response(read_faults_, now.ar.addr, now.ar.len + 1), {}};
+            // Not zero, so that nobody takes the data of a failed read for good by chance.
+            read.data.assign(now.ar.len + 1, 0xbadbadbadbadbadbull);
+            if (read.resp == OKAY) memcpy(read.data.data(), bytes_ + now.ar.addr, 8 * read.data.size());
+            reads_.push_back(std::move(read));
+        }
+        if (now.aw.valid && aw_ready) write_bursts_.push_back({cycle + set_.write_latency, now.aw.addr, now.aw.len + 1u});
+        if (now.w.valid && w_ready) {
+            beats_.push_back({now.w.data, now.w.strb, now.w.last});
+            write_.move();
+            if (now.w.last) {
+                ++whole_bursts_;
+                last_beat_due_.push_back(cycle + set_.write_latency);
+            }
+        }
+        write_.tick();
+    }
+
+    void answer_reads(const Sample& now, uint64_t cycle) {
+        if (r_valid && now.r_ready) r_valid = false;
+        read_.tick();
+        if (r_valid || reads_.empty() || cycle < reads_.front().due || !read_.may_move() || stalled()) return;
+        Read& read = reads_.front();
+        r_valid = true, r_resp = read.resp, r_data = read.data[read.next++];
+        r_last = read.next == read.data.size();
+        read_.move();
+        if (r_last) reads_.pop_front();
+    }
+
+    void answer_writes(const Sample& now, uint64_t cycle) {
+        if (b_valid && now.b_ready) b_valid = false;
+        if (b_valid || write_bursts_.empty() || !whole_bursts_) return;
+        const Burst burst = write_bursts_.front();
+        if (cycle < burst.due || cycle < last_beat_due_.front() || stalled()) return;
+        b_valid = true, b_resp = response(write_faults_, burst.addr, burst.beats);
+        uint32_t beats = 0;
+        for (bool last = false; !last; ++beats) {
+            const Beat beat = beats_.front();
+            beats_.pop_front();
+            last = beat.last;
+            if (b_resp != OKAY || beats >= burst.beats) continue;
+            uint8_t* place = bytes_ + burst.addr + 8 * beats;
+            if (beat.strb == 0xff) memcpy(place, &beat.data, 8);
+            else
+                for (int i = 0; i < 8; ++i)
+                    if (beat.strb >> i & 1) place[i] = uint8_t(beat.data >> 8 * i);
+        }
+        if (beats != burst.beats)
+            violate(cycle, "WLAST after " + std::to_string(beats) + " beats of a burst of " + std::to_string(burst.beats));
+        write_bursts_.pop_front(), last_beat_due_.pop_front(), --whole_bursts_;
+    }
+
+    const Settings set_;
+    uint8_t* const bytes_;
+    uint64_t random_;
+    Rate read_, write_;
+    Sample before_ = Sample();
+    std::deque<Read> reads_;
+    std::deque<Burst> write_bursts_;
+    std::deque<Beat> beats_;
+    std::deque<uint64_t> last_beat_due_;
+    std::deque<Fault> read_faults_, write_faults_;
+    uint32_t whole_bursts_ = 0;
+    std::string violation_;
+};
+
+}  // namespace ddr

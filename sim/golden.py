@@ -1,0 +1,275 @@
+"""The accelerator's behaviour in numpy, bit for bit: the reference that RTL and host are tested against.
+
+`execute` takes the same bytes as the hardware: it decodes planes and digits from the memory image as `rtl.isa`
+defines them, multiplies, and writes the results back. It knows nothing of tiles beyond the limits that `check`
+enforces, because tiles change when a result is computed and never its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from rtl.config import ACC_BITS, BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, WORD_CHANNELS, AcceleratorConfig
+from rtl.isa import Descriptor, Error, Flag, Opcode
+
+#: Tap of the stationary operand that channel block 0..8 of a flat k block meets.
+FLAT_TAPS = [3 * (block % 3) + block // 3 for block in range(TAPS)]
+
+#: Elements of the largest temporary array; more samples than fit it are computed one part after the other.
+_WORKING_SET = 1 << 24
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the ring reports after `execute`.
+
+    Attributes
+    ----------
+    completed : descriptors that completed, all before the one at fault.
+    error : why the ring stopped, or `Error.NONE`.
+    index : position of the descriptor at fault, or None.
+    overflows : results that did not fit int16 or int32 and were stored wrapped.
+    """
+
+    completed: int
+    error: Error
+    index: int | None
+    overflows: int
+
+
+class _Stop(Exception):
+    """The ring stops at the current descriptor."""
+
+    def __init__(self, error: Error):
+        super().__init__(error.name)
+        self.error = error
+
+
+def check(config: AcceleratorConfig, d: Descriptor) -> Error:
+    """The error that the hardware reports for `d` before it touches any operand, or `Error.NONE`.
+
+    Precisions from a table are known only later: `execute` applies the same limits to them sample by sample.
+    """
+    if d.opcode not in (Opcode.WINDOW, Opcode.FLAT):
+        return Error.OPCODE
+    if d.flags & Flag.OUT16 and d.flags & Flag.OUT64:
+        return Error.FLAGS
+    if not d.flags & Flag.STREAM_TABLE and not 1 <= d.stream_bits <= MAX_BITS:
+        return Error.PRECISION
+    if not d.flags & Flag.STATIONARY_TABLE and not 1 <= d.stationary_bits <= MAX_BITS:
+        return Error.PRECISION
+    addresses = (
+        *(d.stream_base, d.stream_stride_n, d.stream_stride_c),
+        *(d.stationary_base, d.stationary_stride_n, d.stationary_stride_k, d.stationary_stride_m),
+        *(d.out_base, d.out_stride_n, d.out_stride_m),
+    )
+    if any(address % BEAT_BYTES for address in addresses):
+        return Error.ALIGNMENT
+
+    sizes = (
+        *(d.samples, d.height, d.width, d.out_height, d.out_width, d.k_blocks, d.row_blocks),
+        *(d.tile_rows, d.row_groups, d.tile_samples, d.sample_parts),
+    )
+    span = (d.tile_rows - 1) * d.stride + 3  # image rows under the windows of a tile
+    if d.opcode == Opcode.FLAT:
+        mode = d.height == d.out_height == d.tile_rows == 1 and d.row_groups == 3 and d.pad_top == d.pad_left == 0
+        mode = mode and 1 <= d.k_tail <= TAPS
+    else:
+        mode = 3 * d.row_groups >= span and d.k_tail == 1
+    sound = (
+        0 not in sizes
+        and d.stride in (1, 2)
+        and d.pad_top <= 2
+        and d.pad_left <= 2
+        and d.log2_row_parts <= 4
+        and d.sample_parts << d.log2_row_parts <= config.clusters
+        and (d.stationary_stride_n == 0 or d.tile_samples == 1)
+        and (d.out_height - 1) * d.stride < d.height + d.pad_top
+        and (d.out_width - 1) * d.stride < d.width + d.pad_left
+        and mode
+        and d.tile_samples * d.tile_rows * d.out_width * d.row_blocks <= config.result_slot
+        and (d.flags & Flag.STREAM_TABLE or stream_fits(config, d, d.stream_bits))
+    )
+    return Error.NONE if sound else Error.SHAPE
+
+
+def stream_fits(config: AcceleratorConfig, d: Descriptor, bits: int) -> bool:
+    """Whether a tile of `bits` planes fits a slot of the stream buffer."""
+    # Flat mode skews the channel blocks against each other, which takes one more beat a row.
+    pitch = -(-d.width // BEAT_WORDS) + (d.opcode == Opcode.FLAT)
+    return d.tile_samples * d.row_groups * bits * pitch <= config.stream_slot
+
+
+def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence[Descriptor]) -> Completion:
+    """Run descriptors in order, as the ring does, up to the first error.
+
+    Parameters
+    ----------
+    config : the accelerator that is modelled; rows and buffer sizes matter.
+    memory : uint8, shape (bytes,). The DDR image, changed in place. Any address beyond its end is a bus error.
+    descriptors : the work. Results of different samples must not overlap.
+
+    Results are sums modulo 2**48, the width of the accumulators; int16 and int32 results are stored wrapped and counted
+    where that changes them. Where the precision byte of sample n stops a descriptor, the samples before n are done.
+    """
+    if memory.dtype != np.uint8 or memory.ndim != 1:
+        raise ValueError(f"memory is {memory.dtype}{memory.shape}, must be one dimension of uint8")
+    overflows = 0
+    for index, descriptor in enumerate(descriptors):
+        try:
+            for count in _run(config, memory, descriptor):
+                overflows += count
+        except _Stop as stop:
+            return Completion(index, stop.error, index, overflows)
+    return Completion(len(descriptors), Error.NONE, None, overflows)
+
+
+def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterator[int]:
+    """Execute one descriptor; yield overflows as they are counted. Raises _Stop."""
+    if error := check(config, d):
+        raise _Stop(error)
+
+    stationary_bits = d.stationary_bits
+    if d.flags & Flag.STATIONARY_TABLE:
+        stationary_bits = int(_region(memory, d.stationary_table, (1,), (1,), Error.AXI_FETCH)[0])
+        if stationary_bits > MAX_BITS:
+            raise _Stop(Error.PRECISION)
+        if stationary_bits == 0:
+            return
+
+    bits = np.full(d.samples, d.stream_bits, np.uint8)
+    refused = Error.NONE
+    if d.flags & Flag.STREAM_TABLE:
+        bits = _region(memory, d.stream_table, (d.samples,), (1,), Error.AXI_FETCH).copy()
+        for n, value in enumerate(bits.tolist()):
+            if value > MAX_BITS or not stream_fits(config, d, value):
+                refused = Error.PRECISION if value > MAX_BITS else Error.SHAPE
+                bits[n:] = 0
+                break
+
+    # Samples of one precision at a time. Precision 0 skips a sample: nothing is read and nothing is stored.
+    shared = None if d.stationary_stride_n else _stationary(config, memory, d, np.zeros(1, int), stationary_bits)
+    lanes = d.k_blocks * TAPS * WORD_CHANNELS
+    step = max(1, _WORKING_SET // (d.out_height * d.out_width * lanes))
+    for value in np.unique(bits[bits > 0]).tolist():
+        chosen = np.flatnonzero(bits == value)
+        for first in range(0, len(chosen), step):
+            samples = chosen[first : first + step]
+            stationary = _stationary(config, memory, d, samples, stationary_bits) if shared is None else shared
+            sums = _product(_streaming(memory, d, samples, value), stationary)
+            yield _store(config, memory, d, samples, sums)
+    if refused:
+        raise _Stop(refused)
+
+
+def _region(memory: np.ndarray, base: int, shape: tuple, strides: tuple, error: Error) -> np.ndarray:
+    """View of `memory` with the given byte strides. Raises _Stop(error) if any of it lies beyond the memory."""
+    end = base + 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if end > memory.size:
+        raise _Stop(error)
+    return as_strided(memory[base:], shape, strides)
+
+
+def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int) -> np.ndarray:
+    """Operand vectors of all positions: (samples, positions, lanes), integers.
+
+    Lanes are ordered (tap, channel) in window mode and by channel in flat mode.
+    """
+    flat = d.opcode == Opcode.FLAT
+    blocks = (d.k_blocks - 1) * TAPS + d.k_tail if flat else d.k_blocks
+    row_bytes = -(-d.width // BEAT_WORDS) * BEAT_BYTES
+    # Samples beyond the last chosen one are not read, so they need not lie in memory.
+    shape = (int(samples[-1]) + 1, blocks, d.height, bits, row_bytes)
+    strides = (d.stream_stride_n, d.stream_stride_c, bits * row_bytes, row_bytes, 1)
+    planes = _region(memory, d.stream_base, shape, strides, Error.AXI_READ)
+    planes = planes if len(samples) == len(planes) else planes[samples]
+
+    # Shift the planes in, most significant bit first: each byte holds one bit of eight channels.
+    codes = np.zeros((len(samples), blocks, d.height, row_bytes * 8), np.uint16)
+    for plane in range(bits):
+        codes <<= 1
+        codes |= np.unpackbits(planes[:, :, :, plane], axis=-1, bitorder="little")
+    if d.flags & Flag.STREAM_SIGNED:
+        codes = (codes << (16 - bits)).view(np.int16) >> (16 - bits)
+    codes = codes.reshape(len(samples), blocks, d.height, -1, WORD_CHANNELS)[:, :, :, : d.width]
+    image = codes.transpose(0, 2, 3, 1, 4).reshape(len(samples), d.height, d.width, blocks * WORD_CHANNELS)
+
+    if flat:
+        return image[:, 0, :: d.stride][:, : d.out_width]
+    height, width = (d.out_height - 1) * d.stride + 3, (d.out_width - 1) * d.stride + 3
+    padded = np.zeros((len(samples), height, width, image.shape[-1]), image.dtype)
+    inside = image[:, : height - d.pad_top, : width - d.pad_left]
+    padded[:, d.pad_top : d.pad_top + inside.shape[1], d.pad_left : d.pad_left + inside.shape[2]] = inside
+    s0, s1, s2, s3 = padded.strides
+    windows = as_strided(
+        padded,
+        (len(samples), d.out_height, d.out_width, 3, 3, image.shape[-1]),
+        (s0, s1 * d.stride, s2 * d.stride, s1, s2, s3),
+    )
+    return windows.reshape(len(samples), d.out_height * d.out_width, -1)
+
+
+def _stationary(
+    config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
+) -> np.ndarray:
+    """Stationary operand as (samples, lanes, rows of all row blocks), int64, lanes ordered as in `_streaming`."""
+    digits = -(-bits // DIGIT_BITS)
+    blocks = d.row_blocks << d.log2_row_parts
+    row_bytes = TAPS * BEAT_BYTES
+    shape = (int(samples[-1]) + 1, blocks, d.k_blocks, digits, config.rows, row_bytes)
+    strides = (
+        *(d.stationary_stride_n, d.stationary_stride_m, d.stationary_stride_k),
+        *(config.rows * row_bytes, row_bytes, 1),
+    )
+    tiles = _region(memory, d.stationary_base, shape, strides, Error.AXI_READ)[samples]
+
+    nibbles = np.stack([tiles & 15, tiles >> 4], axis=-1).reshape(*tiles.shape[:-1], TAPS, WORD_CHANNELS)
+    codes = np.zeros((len(samples), blocks, d.k_blocks, config.rows, TAPS, WORD_CHANNELS), np.int64)
+    for digit in range(digits):
+        value = nibbles[:, :, :, digit].astype(np.int64)
+        if digit == 0 and d.flags & Flag.STATIONARY_SIGNED:
+            value = (value ^ 8) - 8
+        codes = (codes << DIGIT_BITS) + value
+
+    codes = codes.transpose(0, 1, 3, 2, 4, 5)  # (sample, block, row, k block, tap, channel)
+    if d.opcode == Opcode.FLAT:
+        used = ((d.k_blocks - 1) * TAPS + d.k_tail) * WORD_CHANNELS
+        lanes = codes[..., FLAT_TAPS, :].reshape(len(samples), blocks * config.rows, -1)[..., :used]
+    else:
+        lanes = codes.transpose(0, 1, 2, 4, 3, 5).reshape(len(samples), blocks * config.rows, -1)
+    return lanes.transpose(0, 2, 1)
+
+
+def _product(streaming: np.ndarray, stationary: np.ndarray) -> np.ndarray:
+    """Exact product (samples, positions, rows) in int64, by the fastest arithmetic that is exact for these numbers."""
+    # No partial sum of any order of additions exceeds the largest code times the largest sum of magnitudes of a row.
+    largest = int(np.abs(streaming.astype(np.int32)).max(initial=0))
+    bound = largest * int(np.abs(stationary).sum(axis=1).max(initial=0))
+    if bound >= 1 << 53:
+        # Two products of half the width; the sum is below 2**63 for every reduction that a descriptor can hold.
+        high, low = stationary >> 8, stationary & 255
+        return (_product(streaming, high) << 8) + _product(streaming, low)
+    dtype = np.float32 if bound < 1 << 24 else np.float64
+    n, positions, lanes = streaming.shape
+    left, right = streaming.astype(dtype), stationary.astype(dtype)
+    sums = left.reshape(n * positions, lanes) @ right[0] if len(right) == 1 else left @ right
+    return sums.astype(np.int64).reshape(n, positions, -1)
+
+
+def _store(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples: np.ndarray, sums: np.ndarray) -> int:
+    """Write results in the order (sample, row block, position, row); return how many were wrapped."""
+    spare = 64 - ACC_BITS
+    sums = (sums << spare) >> spare
+    stored = sums.astype("<i8" if d.flags & Flag.OUT64 else "<i2" if d.flags & Flag.OUT16 else "<i4")
+    overflows = int(np.count_nonzero(stored != sums))
+    blocks = d.row_blocks << d.log2_row_parts
+    n, positions, _ = sums.shape
+    ordered = stored.reshape(n, positions, blocks, config.rows).transpose(0, 2, 1, 3)
+    raw = np.ascontiguousarray(ordered).reshape(n, blocks, -1).view(np.uint8)
+    shape = (int(samples[-1]) + 1, blocks, raw.shape[-1])
+    _region(memory, d.out_base, shape, (d.out_stride_n, d.out_stride_m, 1), Error.AXI_WRITE)[samples] = raw
+    return overflows

