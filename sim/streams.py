@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from cocotb.triggers import Event, ReadOnly, RisingEdge
 
 
 async def start(dut, **inputs: int) -> None:
-    """Starts the clock, sets inputs, and resets."""
+    """Starts the clock, sets inputs, and resets. Bus models attached later log warnings only."""
+    dut._log.setLevel(logging.WARNING)
     for name, value in inputs.items():
         getattr(dut, name).value = value
     cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start())
@@ -52,6 +54,17 @@ class StreamSource:
         if self._queue:
             await self._empty.wait()
 
+    @property
+    def pending(self) -> int:
+        """Items that have not been taken yet."""
+        return len(self._queue)
+
+    def clear(self) -> None:
+        """Forgets what has not been taken, and withdraws an offer: for use under reset only."""
+        self._queue.clear()
+        self._valid.value = 0
+        self._empty.set()
+
     async def _drive(self) -> None:
         while True:
             if not self._queue or self._rng.random() < self.idle:
@@ -60,12 +73,13 @@ class StreamSource:
             self._payload.value = self._queue[0]
             self._valid.value = 1
             taken = False
-            while not taken:
+            while not taken and self._queue:
                 await ReadOnly()
                 taken = bool(self._ready.value)
                 await RisingEdge(self._clk)
             self._valid.value = 0
-            self._queue.popleft()
+            if taken and self._queue:
+                self._queue.popleft()
             if not self._queue:
                 self._empty.set()
 

@@ -1,0 +1,1 @@
+from fixtures import rng  # noqa: F401

@@ -1,0 +1,317 @@
+"""The burst engines against an independent AXI4 memory: all cuts, error responses, drain on halt, random timing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+
+import cocotb
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from cocotb.triggers import ClockCycles, RisingEdge
+from cocotbext.axi import AxiBus, AxiSlave, SparseMemoryRegion
+
+from rtl.config import BEAT_BITS, AcceleratorConfig
+from rtl.dma import Beat, Command, Fault, ReadArbiter, Reader, Writer
+from sim.bench import run
+from sim.flat import FLAT_AXI4, connect_manager
+from sim.streams import StreamSource, start
+
+# Addresses around all of these are used: the first, a 4 KiB boundary, and the last.
+BASES = (0, 0xF80, 0x7FFF_FF00, 0xFFFF_F800)
+BAD = 0x4000_0000  # errors from here on, for 64 KiB
+
+
+class DmaBench(wiring.Component):
+    """Arbiter, reader and writer on one bus."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "read0": In(stream.Signature(Command)),
+                "read1": In(stream.Signature(Command)),
+                "beat": Out(Beat),
+                "beat0_valid": Out(1),
+                "beat1_valid": Out(1),
+                "read_fault": Out(Fault),
+                "read_idle": Out(1),
+                "read_waiting": Out(1),
+                "write": In(stream.Signature(Command)),
+                "data": In(stream.Signature(BEAT_BITS)),
+                "write_fault": Out(Fault),
+                "write_idle": Out(1),
+                "write_quiet": Out(1),
+                "halt": In(1),
+                "m_axi": Out(FLAT_AXI4),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.reader = reader = Reader(self._config)
+        m.submodules.writer = writer = Writer(self._config)
+        m.submodules.arbiter = arbiter = ReadArbiter(self._config)
+        channels = {"ar": reader.ar, "r": reader.r, "aw": writer.aw, "w": writer.w, "b": writer.b}
+        connect_manager(m, channels, self.m_axi)
+        wiring.connect(m, wiring.flipped(self.read0), arbiter.i0)
+        wiring.connect(m, wiring.flipped(self.read1), arbiter.i1)
+        wiring.connect(m, arbiter.o, reader.i)
+        wiring.connect(m, wiring.flipped(self.write), writer.i)
+        wiring.connect(m, wiring.flipped(self.data), writer.data)
+        m.d.comb += [
+            arbiter.beat.eq(reader.o),
+            arbiter.beat_valid.eq(reader.o_valid),
+            self.beat.eq(reader.o),
+            self.beat0_valid.eq(arbiter.o0_valid),
+            self.beat1_valid.eq(arbiter.o1_valid),
+            self.read_fault.eq(reader.fault),
+            self.read_idle.eq(reader.idle),
+            self.read_waiting.eq(reader.waiting),
+            self.write_fault.eq(writer.fault),
+            self.write_idle.eq(writer.idle),
+            self.write_quiet.eq(writer.quiet),
+            reader.halt.eq(self.halt),
+            writer.halt.eq(self.halt),
+        ]
+        return m
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("config", [(2, 1), (16, 8), (256, 2)], ids=lambda c: f"{c[0]} beats, {c[1]} outstanding")
+def test_dma(config, stall):
+    burst, outstanding = config
+    unit = DmaBench(AcceleratorConfig(burst_beats=burst, outstanding=outstanding))
+    assert run(unit, __name__, env={"STALL": stall, "BURST": burst, "OUTSTANDING": outstanding}) == 6
+
+
+class FaultyMemory(SparseMemoryRegion):
+    """Memory that fails in the range of `BAD`."""
+
+    async def _read(self, address, length, **kwargs):
+        self._check(address)
+        return await super()._read(address, length, **kwargs)
+
+    async def _write(self, address, data, **kwargs):
+        self._check(address)
+        await super()._write(address, data, **kwargs)
+
+    def _check(self, address):
+        if BAD <= address < BAD + 0x10000:
+            raise ValueError("bad address")
+
+
+def command(addr: int, beats: int, index: int = 0) -> int:
+    return Command.const({"addr": addr, "beats": beats, "index": index}).as_value().value
+
+
+class Bench:
+    """Memory behind the bus, commands in front, and a record of all that comes out."""
+
+    def __init__(self, dut):
+        self.dut = dut
+        self.rng = random.Random(random.getrandbits(32))
+        self.stall = float(os.environ["STALL"])
+        self.burst, self.outstanding = int(os.environ["BURST"]), int(os.environ["OUTSTANDING"])
+        self.beats: tuple[list, list] = [], []  # of each user: (data, last)
+        self.faults: dict[str, list[int]] = {"read": [], "write": []}
+        self.bursts: list[tuple[str, int, int]] = []
+
+    async def start(self):
+        await start(self.dut, halt=0)
+        self.memory = FaultyMemory(2**32)
+        self.slave = AxiSlave(AxiBus.from_prefix(self.dut, "m_axi_"), self.dut.clk, self.dut.rst, target=self.memory)
+        write, read = self.slave.write_if, self.slave.read_if
+        if self.stall:
+            for channel in (write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel):
+                channel.set_pause_generator(self.rng.random() < self.stall for _ in itertools.count())
+        self.reads = [StreamSource(self.dut, f"read{i}", idle=self.stall) for i in range(2)]
+        self.write = StreamSource(self.dut, "write", idle=self.stall)
+        self.data = StreamSource(self.dut, "data", idle=self.stall)
+        cocotb.start_soon(self._record())
+        return self
+
+    async def _record(self):
+        dut = self.dut
+        in_flight = {"ar": 0, "aw": 0}
+        while True:
+            await RisingEdge(dut.clk)
+            for user, valid in enumerate((dut.beat0_valid, dut.beat1_valid)):
+                if valid.value:
+                    beat = Beat.from_bits(dut.beat.value.to_unsigned())
+                    self.beats[user].append((beat.data, beat.last))
+            for name, port in (("read", dut.read_fault), ("write", dut.write_fault)):
+                fault = Fault.from_bits(port.value.to_unsigned())
+                if fault.valid:
+                    self.faults[name].append(fault.index)
+            for name in ("ar", "aw"):
+                valid, ready, addr, length = (
+                    getattr(dut, f"m_axi__{name}{s}").value for s in ("valid", "ready", "addr", "len")
+                )
+                if valid and ready:
+                    self.bursts.append((name, addr.to_unsigned(), length.to_unsigned() + 1))
+                    in_flight[name] += 1
+            if dut.m_axi__rvalid.value and dut.m_axi__rready.value and dut.m_axi__rlast.value:
+                in_flight["ar"] -= 1
+            if dut.m_axi__bvalid.value and dut.m_axi__bready.value:
+                in_flight["aw"] -= 1
+            assert max(in_flight.values()) <= self.outstanding
+
+    def address(self, beats: int) -> int:
+        """A random address near a boundary, so that the run ends before the end of the address space."""
+        base = self.rng.choice(BASES)
+        return min(base + 8 * self.rng.randrange(64), 2**32 - 8 * beats)
+
+    async def until(self, condition, cycles: int = 100_000) -> None:
+        for _ in range(cycles):
+            if condition():
+                return
+            await RisingEdge(self.dut.clk)
+        raise TimeoutError(f"not after {cycles} cycles")
+
+    def check_bursts(self, name: str, commands: list[tuple[int, int]]) -> None:
+        """The bursts cover the commands in order; each but the last of a command ends at a multiple of its length."""
+        bursts = iter([(addr, beats) for kind, addr, beats in self.bursts if kind == name])
+        for addr, beats in commands:
+            while beats:
+                got = next(bursts)
+                want = min(beats, self.burst - addr // 8 % self.burst)
+                assert got == (addr, want)
+                addr, beats = addr + 8 * want, beats - want
+        assert next(bursts, None) is None
+
+
+@cocotb.test()
+async def reads(dut):
+    bench = await Bench(dut).start()
+    commands, want = ([], []), ([], [])
+    for i in range(40):
+        user = bench.rng.randrange(2)
+        beats = bench.rng.choice((1, 2, 3, 15, 16, 17, bench.rng.randrange(1, 80)))
+        addr = bench.address(beats)
+        data = bench.rng.randbytes(8 * beats)
+        # Runs overlap: what is there already stays.
+        present = await bench.memory.read(addr, 8 * beats)
+        data = bytes(p or d for p, d in zip(present, data, strict=True))
+        await bench.memory.write(addr, data)
+        commands[user].append((addr, beats, i))
+    for user in range(2):
+        for addr, beats, i in commands[user]:
+            raw = bytes(await bench.memory.read(addr, 8 * beats))
+            words = [int.from_bytes(raw[k : k + 8], "little") for k in range(0, len(raw), 8)]
+            want[user].extend((word, int(k == beats - 1)) for k, word in enumerate(words))
+            bench.reads[user].put(command(addr, beats, i))
+    await bench.until(lambda: all(len(got) >= len(w) for got, w in zip(bench.beats, want, strict=True)))
+    await ClockCycles(dut.clk, 20)
+    assert bench.beats == want
+    assert dut.read_idle.value == 1
+    assert bench.faults == {"read": [], "write": []}
+
+
+@cocotb.test()
+async def bursts_are_cut_at_multiples_of_their_length(dut):
+    bench = await Bench(dut).start()
+    commands = [(bench.address(beats), beats) for beats in (1, 2, 16, 17, 64, 255, 256, 257, 600)]
+    for addr, beats in commands:
+        bench.reads[1].put(command(addr, beats))
+        bench.write.put(command(addr, beats))
+        for _ in range(beats):
+            bench.data.put(bench.rng.getrandbits(64))
+    total = sum(beats for _, beats in commands)
+    await bench.until(lambda: len(bench.beats[1]) >= total and dut.write_quiet.value == 1 and not bench.data.pending)
+    bench.check_bursts("ar", commands)
+    bench.check_bursts("aw", commands)
+
+
+@cocotb.test()
+async def writes(dut):
+    bench = await Bench(dut).start()
+    image: dict[int, int] = {}
+    for i in range(40):
+        beats = bench.rng.choice((1, 2, 3, 15, 16, 17, bench.rng.randrange(1, 80)))
+        addr = bench.address(beats)
+        bench.write.put(command(addr, beats, i))
+        for k in range(beats):
+            word = bench.rng.getrandbits(64)
+            image[addr + 8 * k] = word
+            bench.data.put(word)
+    await bench.write.drained()
+    await bench.data.drained()
+    await bench.until(lambda: dut.write_quiet.value == 1)
+    for addr, word in image.items():
+        assert await bench.memory.read_qword(addr) == word, hex(addr)
+    assert bench.faults["write"] == []
+
+
+@cocotb.test()
+async def quiet_means_acknowledged(dut):
+    bench = await Bench(dut).start()
+    b_channel = bench.slave.write_if.b_channel
+    b_channel.clear_pause_generator()
+    b_channel.pause = True
+    bench.write.put(command(0x100, 3))
+    for word in (1, 2, 3):
+        bench.data.put(word)
+    await bench.data.drained()
+    await ClockCycles(dut.clk, 50)
+    assert dut.write_quiet.value == 0
+    assert dut.write_idle.value == 0
+    b_channel.pause = False
+    await bench.until(lambda: dut.write_quiet.value == 1, 100)
+    assert [await bench.memory.read_qword(0x100 + 8 * k) for k in range(3)] == [1, 2, 3]
+
+
+@cocotb.test()
+async def errors_name_their_descriptor(dut):
+    bench = await Bench(dut).start()
+    plan = [(BAD if bad else 0x1000, 5, 100 + i) for i, bad in enumerate((0, 1, 0, 0, 1, 1, 0))]
+    for addr, beats, index in plan:
+        bench.reads[index % 2].put(command(addr, beats, index))
+        bench.write.put(command(addr, beats, index))
+        for _ in range(beats):
+            bench.data.put(index)
+    await bench.write.drained()
+    await bench.data.drained()
+    await bench.until(lambda: len(bench.beats[0]) + len(bench.beats[1]) == 35 and dut.write_quiet.value == 1)
+    bad = [index for addr, _, index in plan if addr == BAD]
+    assert set(bench.faults["read"]) == set(bad)
+    assert list(dict.fromkeys(bench.faults["write"])) == bad
+
+
+@cocotb.test()
+async def halt_drains_the_bus(dut):
+    bench = await Bench(dut).start()
+    for after in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
+        addr = 0x10_0000 + 0x1000 * after
+        for k in range(4):
+            bench.reads[1].put(command(addr, 100))
+            bench.write.put(command(addr + 800 * k, 100))
+        for k in range(60):  # fewer than were promised
+            bench.data.put(~k & 2**64 - 1)
+        await ClockCycles(dut.clk, after)
+        dut.halt.value = 1
+        await RisingEdge(dut.clk)
+        before = len(bench.bursts)
+        await bench.until(lambda: dut.read_idle.value == 1 and dut.write_idle.value == 1, 20_000)
+        # At most the bursts that were already offered when the halt came.
+        assert len(bench.bursts) <= before + 2
+        quiet = len(bench.bursts)
+        received = len(bench.beats[1])
+        await ClockCycles(dut.clk, 100)
+        assert len(bench.bursts) == quiet
+        assert len(bench.beats[1]) == received, "data that arrives after a halt is dropped"
+        # Only beats that were sent before the halt are in memory; the rest of the burst had its strobes off.
+        words = [await bench.memory.read_qword(addr + 8 * k) for k in range(400)]
+        written = [word for word in words if word]
+        assert written == [~k & 2**64 - 1 for k in range(len(written))]
+        assert words[: len(written)] == written
+        for source in (*bench.reads, bench.write, bench.data):
+            source.clear()
+        dut.rst.value = 1
+        await ClockCycles(dut.clk, 3)
+        dut.halt.value = 0
+        dut.rst.value = 0
+        await ClockCycles(dut.clk, 3)
