@@ -72,7 +72,13 @@ def _basic_block(in_channels: int, channels: int, stride: int, rng: np.random.Ge
 
 
 #: Model names of the command line: build(image=(C, H, W), classes, rng=..., edge_bits=...) -> Layer.
-MODELS: dict[str, Callable[..., Layer]] = {"cnn-small": cnn_small, "resnet8": resnet(1)}
+MODELS: dict[str, Callable[..., Layer]] = {
+    "cnn-small": cnn_small,
+    "resnet8": resnet(1),
+    "resnet20": resnet(3),
+    "resnet38": resnet(6),
+    "resnet74": resnet(12),
+}
 
 
 def build_model(name: str, image: tuple[int, int, int], classes: int, *, seed: int, edge_bits: int) -> Layer:

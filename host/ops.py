@@ -15,9 +15,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from host.board import Board
-from host.lowering import lower_dot, lower_flat, lower_window
+from host.flat import lower_dot, lower_flat
 from host.program import Operand, sum_bound
 from host.qtensor import QTensor, code_range
+from host.window import lower_window
 
 
 def conv2d(

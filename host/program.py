@@ -148,33 +148,47 @@ def descriptor_flags(stream: Operand, stationary: Operand, out_bytes: int, table
     return flags
 
 
+def without_skipped(part: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+    """Zeros for samples of 0 bits: the board leaves their results unwritten."""
+    return part if table is None else np.where((table > 0)[:, None, None], part, 0)
+
+
 def round_sizes(
-    sizes: Sequence[int], units: Sequence[int], footprint: Callable[[tuple[int, ...]], float], room: int
+    whole: Sequence[int],
+    most: Sequence[int],
+    units: Sequence[int],
+    footprint: Callable[..., float],
+    room: int,
 ) -> tuple[int, ...]:
-    """Sizes of a round: `sizes`, halved wherever it helps most until the footprint fits the room.
+    """Sizes of a round: `most`, halved wherever it helps most until every round fits the room.
 
     Parameters
     ----------
-    sizes, units : of each dimension; a dimension is cut into multiples of its unit.
-    footprint : bytes that a round of given sizes takes; infinite if a descriptor cannot describe it.
+    whole, most, units : for each dimension its size, the most that a round may take of it, and the unit of a cut.
+    footprint : bytes of a round, called with a size for each dimension; infinite if no descriptor can describe it.
 
     Raises
     ------
     ValueError
         If not even one unit of each dimension fits.
     """
-    sizes = tuple(sizes)
-    while footprint(sizes) > room:
+
+    def worst(sizes: tuple[int, ...]) -> float:
+        # The rounds at the end of a dimension are smaller but may be tiled less densely.
+        kinds = [{size, length % size or size} for length, size in zip(whole, sizes, strict=True)]
+        return max(footprint(*kind) for kind in product(*kinds))
+
+    sizes = tuple(most)
+    while (need := worst(sizes)) > room:
         options = []
         for i, (size, unit) in enumerate(zip(sizes, units, strict=True)):
             if size > unit:
                 half = ceil_div(ceil_div(size, 2), unit) * unit
                 options.append((*sizes[:i], half, *sizes[i + 1 :]))
         if not options:
-            need = footprint(sizes)
             what = f"needs {need} bytes" if need < inf else "fits no descriptor"
             raise ValueError(f"the smallest part of the product {what}, the board's memory has room for {room} bytes")
-        sizes = min(options, key=footprint)
+        sizes = min(options, key=worst)
     return sizes
 
 

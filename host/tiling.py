@@ -16,6 +16,9 @@ from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, LANES, TAPS, WORD_CHA
 TILE_OVERHEAD = 48
 DESCRIPTOR_OVERHEAD = 128
 
+#: Beats a cycle of the bus: a 64-bit Zynq HP port at 150 MHz seen from 200 MHz.
+BUS_RATE = 0.75
+
 #: Widest size field of a descriptor, and of `tile_samples`.
 MAX_SIZE = (1 << 16) - 1
 MAX_TILE_SAMPLES = 255
@@ -111,13 +114,13 @@ def _cycles(
             positions = ceil_div(run, sample_parts) * band.positions
             execute = passes * max(positions * precision.stream_bits, config.table_load_cycles)
             own = run if own_stationary else 1
-            load = run * band.beats + passes * row_parts * own * config.weight_tile_beats
-            store = run * band.positions * row_blocks * row_parts * out_beats
+            load = (run * band.beats + passes * row_parts * own * config.weight_tile_beats) / BUS_RATE
+            store = run * band.positions * row_blocks * row_parts * out_beats / BUS_RATE
             total += count * band.count * (max(execute, load, store) + TILE_OVERHEAD)
             # EXEC waits for the first k block of the first tile; the results of the last tile leave behind it.
-            first_load = first_load or load // k_blocks
+            first_load = first_load or load / k_blocks
             last_store = store
-    return total + first_load + last_store + DESCRIPTOR_OVERHEAD
+    return round(total + first_load + last_store + DESCRIPTOR_OVERHEAD)
 
 
 def _row_splits(config: AcceleratorConfig, rows: int, limit: int) -> Iterator[tuple[int, int, int]]:

@@ -44,8 +44,8 @@ class Opcode(enum.IntEnum):
 class Flag(enum.IntFlag):
     """Bits of `Descriptor.flags`."""
 
-    STREAM_SIGNED = 1
-    STATIONARY_SIGNED = 2
+    STREAM_SIGNED = 1  #: plane 0 of the streaming operand is its sign
+    STATIONARY_SIGNED = 2  #: digit 0 of the stationary operand is signed
     STREAM_TABLE = 4  #: bits of sample n are the byte at stream_table + n; 0 skips the sample
     STATIONARY_TABLE = 8  #: bits of the stationary operand are the byte at stationary_table; 0 skips the descriptor
     OUT64 = 16  #: results are int64
@@ -164,7 +164,7 @@ assert [f.name for f in fields(Descriptor)] == [name for name, _, _ in DESCRIPTO
 class Error(enum.IntEnum):
     """Why the ring stopped; `ERROR_INDEX` says at which descriptor."""
 
-    NONE = 0
+    NONE = 0  #: no error
     OPCODE = 1  #: unknown opcode
     FLAGS = 2  #: flags that exclude each other
     PRECISION = 3  #: bits of an operand outside 1..16
@@ -193,8 +193,8 @@ class Status(enum.IntFlag):
 class Irq(enum.IntFlag):
     """Bits of CSR IRQ (pending, write 1 to clear) and IRQ_ENABLE."""
 
-    DONE = 1
-    ERROR = 2
+    DONE = 1  #: a descriptor with the interrupt flag has completed
+    ERROR = 2  #: the ring has stopped
 
 
 #: Event counters, 48 bits, in the order of their CSRs.
@@ -224,13 +224,13 @@ COUNTER_NAMES = tuple(name for name, _ in COUNTERS)
 class CSR(enum.IntEnum):
     """Byte addresses of the 32-bit control and status registers."""
 
-    ID = 0x00
-    VERSION = 0x04
-    CONTROL = 0x08
-    STATUS = 0x0C
-    IRQ = 0x10
-    IRQ_ENABLE = 0x14
-    ERROR_CODE = 0x18
+    ID = 0x00  #: identification, constant
+    VERSION = 0x04  #: major in the upper half, minor in the lower
+    CONTROL = 0x08  #: bits of Control
+    STATUS = 0x0C  #: bits of Status, read only
+    IRQ = 0x10  #: pending interrupts, bits of Irq; write 1 to clear
+    IRQ_ENABLE = 0x14  #: interrupts that raise the pin
+    ERROR_CODE = 0x18  #: an Error
     ERROR_INDEX = 0x1C  #: number of the failed descriptor, counted from the last reset
     RING_BASE = 0x20  #: address of the descriptor ring, a multiple of 128
     RING_MASK = 0x24  #: entries of the ring minus one; the entries are a power of two

@@ -184,7 +184,7 @@ class Bench:
         assert next(bursts, None) is None
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def reads(dut):
     bench = await Bench(dut).start()
     commands, want = ([], []), ([], [])
@@ -211,7 +211,7 @@ async def reads(dut):
     assert bench.faults == {"read": [], "write": []}
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def bursts_are_cut_at_multiples_of_their_length(dut):
     bench = await Bench(dut).start()
     commands = [(bench.address(beats), beats) for beats in (1, 2, 16, 17, 64, 255, 256, 257, 600)]
@@ -226,7 +226,7 @@ async def bursts_are_cut_at_multiples_of_their_length(dut):
     bench.check_bursts("aw", commands)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def writes(dut):
     bench = await Bench(dut).start()
     image: dict[int, int] = {}
@@ -246,7 +246,7 @@ async def writes(dut):
     assert bench.faults["write"] == []
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def quiet_means_acknowledged(dut):
     bench = await Bench(dut).start()
     b_channel = bench.slave.write_if.b_channel
@@ -264,7 +264,7 @@ async def quiet_means_acknowledged(dut):
     assert [await bench.memory.read_qword(0x100 + 8 * k) for k in range(3)] == [1, 2, 3]
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def errors_name_their_descriptor(dut):
     bench = await Bench(dut).start()
     plan = [(BAD if bad else 0x1000, 5, 100 + i) for i, bad in enumerate((0, 1, 0, 0, 1, 1, 0))]
@@ -281,7 +281,7 @@ async def errors_name_their_descriptor(dut):
     assert list(dict.fromkeys(bench.faults["write"])) == bad
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=5, timeout_unit="ms")
 async def halt_drains_the_bus(dut):
     bench = await Bench(dut).start()
     for after in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host.quantise import Precision, quantise, rescale
@@ -21,6 +21,7 @@ def test_hand_computed_codes():
     assert list(unsigned.codes) == [0, 0, 2, 2, 7]
 
 
+@settings(deadline=None)
 @given(
     bits=st.integers(2, 16),
     signed=st.booleans(),

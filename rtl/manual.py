@@ -1,0 +1,71 @@
+"""Writes the programming manual out of `rtl.isa`: `python -m rtl.manual > docs/programming-model.md`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+
+from . import isa
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def members(enumeration, base: str = "{:d}") -> list[tuple[str, str, str]]:
+    """(value, name, meaning) of an enumeration's members; the meaning is the comment `#:` behind each."""
+    source = inspect.getsource(enumeration)
+    meanings = dict(re.findall(r"^    (\w+) = .*?#: (.*)$", source, re.MULTILINE))
+    return [(base.format(int(item)), f"`{item.name}`", meanings.get(item.name, "")) for item in enumeration]
+
+
+def descriptor_rows() -> Iterable[tuple]:
+    offset = 0
+    for name, bits, meaning in isa.DESCRIPTOR_FIELDS:
+        yield offset // 8, bits, f"`{name}`", meaning
+        offset += bits
+
+
+def manual() -> str:
+    """The whole manual as Markdown."""
+    head, _, operands = inspect.getdoc(isa).partition("Operands in DDR\n---------------\n")
+    counters = (
+        (f"{isa.CSR.COUNTERS + 8 * i:#05x}", f"`{name}`", meaning) for i, (name, meaning) in enumerate(isa.COUNTERS)
+    )
+    sections = [
+        "# Programming model",
+        "This page is written by `python -m rtl.manual` from `rtl/isa.py`; a test keeps the two equal.",
+        head.strip(),
+        f"Identification `{isa.ID:#010x}`, version {isa.VERSION >> 16}.{isa.VERSION & 0xFFFF}.",
+        "## Operands and results in DDR",
+        operands.strip(),
+        "## Layer descriptor",
+        f"{isa.DESCRIPTOR_BYTES} bytes, little endian; the bytes behind the last field are zero.",
+        table(("byte", "bits", "field", "meaning"), descriptor_rows()),
+        "### Opcodes",
+        table(("value", "name", "meaning"), members(isa.Opcode)),
+        "### Flags",
+        table(("value", "name", "meaning"), members(isa.Flag)),
+        "## Control and status registers",
+        table(("address", "name", "meaning"), members(isa.CSR, "{:#05x}")),
+        "### CONTROL",
+        table(("value", "name", "meaning"), members(isa.Control)),
+        "### STATUS",
+        table(("value", "name", "meaning"), members(isa.Status)),
+        "### IRQ and IRQ_ENABLE",
+        table(("value", "name", "meaning"), members(isa.Irq)),
+        "### Error codes",
+        table(("value", "name", "meaning"), members(isa.Error)),
+        "### Counters",
+        "48 bits each; reading the low word latches the high one.",
+        table(("address", "name", "meaning"), counters),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+if __name__ == "__main__":
+    print(manual(), end="")
