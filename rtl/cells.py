@@ -23,11 +23,11 @@ def _truth_table(function, inputs: int) -> int:
     return sum(int(function(*(i >> k & 1 for k in range(inputs)))) << i for i in range(1 << inputs))
 
 
-#: LUT6_2 of the ternary adder. O5: majority of a, b, c. O6: their parity and that of the next lower bit's majority.
-_TERNARY_INIT = (
-    _truth_table(lambda a, b, c, carried, _: a ^ b ^ c ^ carried, 5) << 32
-    | _truth_table(lambda a, b, c, carried, _: a + b + c >= 2, 5)
-)
+# LUT6_2 of the ternary adder: O5, the lower half, is the majority of a, b, c; O6 their parity and that of the next
+# lower bit's majority.
+_MAJORITY = _truth_table(lambda a, b, c, carried, _: a + b + c >= 2, 5)
+_PARITY = _truth_table(lambda a, b, c, carried, _: a ^ b ^ c ^ carried, 5)
+_TERNARY_INIT = _PARITY << 32 | _MAJORITY
 
 
 class TernaryAdder(wiring.Component):

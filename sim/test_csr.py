@@ -86,7 +86,7 @@ class Bench:
         signal.value = 0
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def constants(dut):
     bench = await Bench(dut).start()
     assert await bench.read(CSR.ID) == ID
@@ -99,7 +99,7 @@ async def constants(dut):
         assert await bench.read(address) == 0, hex(address)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def writable_registers_keep_values_and_reach_ports(dut):
     bench = await Bench(dut).start()
     for _ in range(5):
@@ -113,7 +113,7 @@ async def writable_registers_keep_values_and_reach_ports(dut):
             assert getattr(dut, name).value == values[address] & WRITABLE[address]
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def state_is_readable(dut):
     bench = await Bench(dut).start()
     for name in ("head", "completed", "error_index"):
@@ -127,7 +127,7 @@ async def state_is_readable(dut):
         assert await bench.read(CSR.ERROR_CODE) == error
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def interrupts(dut):
     bench = await Bench(dut).start()
     await bench.pulse("done")
@@ -152,7 +152,7 @@ async def interrupts(dut):
     assert await bench.read(CSR.IRQ) == Irq.DONE, "a completion in the cycle of the clear is not lost"
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def soft_reset(dut):
     bench = await Bench(dut).start()
     await bench.write(CSR.TAIL, 5)
@@ -173,7 +173,7 @@ async def soft_reset(dut):
     assert dut.enable.value == 0
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def counters_count_and_clear(dut):
     bench = await Bench(dut).start()
     want = [0] * len(COUNTER_NAMES)
@@ -199,7 +199,7 @@ async def counters_count_and_clear(dut):
     assert await bench.read(CSR.CONTROL) == 0, "the clear bit does not stay"
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def reads_and_writes_overlap(dut):
     bench = await Bench(dut).start()
     address, values = CSR.RING_BASE, [bench.rng.getrandbits(32) for _ in range(30)]

@@ -184,7 +184,7 @@ class Bench:
         assert next(bursts, None) is None
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def reads(dut):
     bench = await Bench(dut).start()
     commands, want = ([], []), ([], [])
@@ -211,7 +211,7 @@ async def reads(dut):
     assert bench.faults == {"read": [], "write": []}
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def bursts_are_cut_at_multiples_of_their_length(dut):
     bench = await Bench(dut).start()
     commands = [(bench.address(beats), beats) for beats in (1, 2, 16, 17, 64, 255, 256, 257, 600)]
@@ -226,7 +226,7 @@ async def bursts_are_cut_at_multiples_of_their_length(dut):
     bench.check_bursts("aw", commands)
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def writes(dut):
     bench = await Bench(dut).start()
     image: dict[int, int] = {}
@@ -246,14 +246,14 @@ async def writes(dut):
     assert bench.faults["write"] == []
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def quiet_means_acknowledged(dut):
     bench = await Bench(dut).start()
     b_channel = bench.slave.write_if.b_channel
     b_channel.clear_pause_generator()
     b_channel.pause = True
-    bench.write.put(command(0x100, 3))
-    for word in (1, 2, 3):
+    bench.write.put(command(0x100, 2))
+    for word in (1, 2):
         bench.data.put(word)
     await bench.data.drained()
     await ClockCycles(dut.clk, 50)
@@ -261,10 +261,10 @@ async def quiet_means_acknowledged(dut):
     assert dut.write_idle.value == 0
     b_channel.pause = False
     await bench.until(lambda: dut.write_quiet.value == 1, 100)
-    assert [await bench.memory.read_qword(0x100 + 8 * k) for k in range(3)] == [1, 2, 3]
+    assert [await bench.memory.read_qword(0x100 + 8 * k) for k in range(2)] == [1, 2]
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def errors_name_their_descriptor(dut):
     bench = await Bench(dut).start()
     plan = [(BAD if bad else 0x1000, 5, 100 + i) for i, bad in enumerate((0, 1, 0, 0, 1, 1, 0))]
@@ -281,7 +281,7 @@ async def errors_name_their_descriptor(dut):
     assert list(dict.fromkeys(bench.faults["write"])) == bad
 
 
-@cocotb.test(timeout_time=5, timeout_unit="ms")
+@cocotb.test(timeout_time=1, timeout_unit="ms")
 async def halt_drains_the_bus(dut):
     bench = await Bench(dut).start()
     for after in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
