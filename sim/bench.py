@@ -10,7 +10,6 @@ import os
 import random
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,7 +104,6 @@ def run(
                 results_xml=str(work / "results.xml"),
                 log_file=log,
                 extra_env={
-                    "PYTHONPATH": os.pathsep.join(sys.path),
                     "COCOTB_ANSI_OUTPUT": "0",
                     **{key: str(value) for key, value in (env or {}).items()},
                 },

@@ -50,10 +50,18 @@ class _Stop(Exception):
 
 
 def check(config: AcceleratorConfig, d: Descriptor) -> Error:
-    """The error that the hardware reports for `d` before it touches any operand, or `Error.NONE`.
+    """The error that `d` shows by itself, or `Error.NONE`.
 
     Precisions from a table are known only later: `execute` applies the same limits to them sample by sample.
     """
+    if error := check_fields(config, d):
+        return error
+    fits = result_fits(config, d) and (d.flags & Flag.STREAM_TABLE or stream_fits(config, d, d.stream_bits))
+    return Error.NONE if fits else Error.SHAPE
+
+
+def check_fields(config: AcceleratorConfig, d: Descriptor) -> Error:
+    """The first part of `check`: all but the sizes of the buffers, before a precision table is read."""
     if d.opcode not in (Opcode.WINDOW, Opcode.FLAT):
         return Error.OPCODE
     if d.flags & Flag.OUT16 and d.flags & Flag.OUT64:
@@ -91,10 +99,13 @@ def check(config: AcceleratorConfig, d: Descriptor) -> Error:
         and (d.out_height - 1) * d.stride < d.height + d.pad_top
         and (d.out_width - 1) * d.stride < d.width + d.pad_left
         and mode
-        and d.tile_samples * d.tile_rows * d.out_width * d.row_blocks <= config.result_slot
-        and (d.flags & Flag.STREAM_TABLE or stream_fits(config, d, d.stream_bits))
     )
     return Error.NONE if sound else Error.SHAPE
+
+
+def result_fits(config: AcceleratorConfig, d: Descriptor) -> bool:
+    """Whether the results of a tile fit a slot of the result buffer."""
+    return d.tile_samples * d.tile_rows * d.out_width * d.row_blocks <= config.result_slot
 
 
 def stream_fits(config: AcceleratorConfig, d: Descriptor, bits: int) -> bool:
@@ -130,9 +141,10 @@ def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence
 
 def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterator[int]:
     """Execute one descriptor; yield overflows as they are counted. Raises _Stop."""
-    if error := check(config, d):
+    if error := check_fields(config, d):
         raise _Stop(error)
 
+    # The stationary operand's byte comes first: a descriptor that it skips may have tiles of any size.
     stationary_bits = d.stationary_bits
     if d.flags & Flag.STATIONARY_TABLE:
         stationary_bits = int(_region(memory, d.stationary_table, (1,), (1,), Error.AXI_FETCH)[0])
@@ -140,6 +152,8 @@ def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterat
             raise _Stop(Error.PRECISION)
         if stationary_bits == 0:
             return
+    if error := check(config, d):
+        raise _Stop(error)
 
     bits = np.full(d.samples, d.stream_bits, np.uint8)
     refused = Error.NONE

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def build_library(rtlil: str, *, waves: bool = False, label: str = "the RTL") ->
 
 
 def _named(config: str | AcceleratorConfig) -> AcceleratorConfig:
-    return AcceleratorConfig.preset(config) if isinstance(config, str) else config
+    config = AcceleratorConfig.preset(config) if isinstance(config, str) else config
+    # A vendor's cells have no model here; their portable twins do the same.
+    return replace(config, vendor="generic")
 
 
 def build_model(config: str | AcceleratorConfig = "sim", *, waves: bool = False) -> Path:

@@ -237,6 +237,14 @@ def test_stationary_precision_byte(rng):
             assert (results(memory, 3, 25, "<u4") == 0xA5A5A5A5).all()
 
 
+@pytest.mark.parametrize(("byte", "error"), [(0, Error.NONE), (17, Error.PRECISION), (4, Error.SHAPE)])
+def test_stationary_precision_byte_is_read_before_the_tile_is_measured(byte, error):
+    memory = image((TABLE, np.array([byte], np.uint8)))
+    descriptor = window(flags=Flag.STATIONARY_TABLE, tile_samples=100)
+    assert check(TINY, descriptor) == Error.SHAPE
+    assert execute(TINY, memory, [descriptor]).error == error
+
+
 @pytest.mark.parametrize(("flag", "kind", "bits"), [(Flag.OUT16, "<i2", 16), (0, "<i4", 32), (Flag.OUT64, "<i8", 64)])
 def test_results_that_do_not_fit_wrap_and_are_counted(flag, kind, bits):
     # 144 lanes of +-(2**12 - 1) * 2**15: 2**34 and more, beyond int32 only where the sign flips or the sum is large.
