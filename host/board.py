@@ -1,9 +1,15 @@
-"""What the host needs of a board, and how to open one."""
+"""What the host needs of a board, and how to open one.
+
+There are two kinds. A `MemoryBoard` is an accelerator as this project builds it, or a model of one: operands are packed
+into its memory and descriptors run on them. A `DirectBoard` computes the same exact products in another way, straight
+from arrays of its own library. `host.ops` runs on both, and the results are equal.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,28 +18,48 @@ from host.errors import AcceleratorError
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor
 
+if TYPE_CHECKING:
+    from host.program import Operand
+
 #: Bytes at the start of every board's memory that belong to its driver. Operands and results go above.
 RESERVED_BYTES = RING_BYTES
 
-BOARDS = ("golden", "sim", "zc706", "tcp://HOST:PORT")
+BOARDS = ("golden", "sim", "torch", "zc706", "tcp://HOST:PORT")
+
+MISSING_TORCH = "{} needs PyTorch, which is not installed: pip install 'fractrain-fpga[torch]'"
 
 
 class Board(Protocol):
-    """An accelerator with its memory.
+    """What every board has.
 
     Attributes
     ----------
     name : what `open_board` was asked for.
-    config : parameters that the accelerator was built with.
-    memory_bytes : size of the memory; the first `RESERVED_BYTES` belong to the driver.
+    config : parameters of the accelerator; of one that does not run there, those to compute its cost with.
     macs, bit_macs : work charged so far by `host.ops`, in multiply-accumulates and in MACs * bits * bits.
     """
 
     name: str
     config: AcceleratorConfig
-    memory_bytes: int
     macs: int
     bit_macs: int
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the board was opened: the board's own counters, `macs` and `bit_macs`."""
+
+    def close(self) -> None:
+        """Give the board back."""
+
+
+class MemoryBoard(Board, Protocol):
+    """An accelerator with its memory.
+
+    Attributes
+    ----------
+    memory_bytes : size of the memory; the first `RESERVED_BYTES` belong to the driver.
+    """
+
+    memory_bytes: int
 
     def write(self, address: int, data: np.ndarray) -> None:
         """Copy `data` (uint8) to `address`. Raises ValueError if it does not fit the memory."""
@@ -50,11 +76,45 @@ class Board(Protocol):
             If a descriptor is refused or meets a bus error. The board has been reset and runs later work.
         """
 
-    def counters(self) -> dict[str, int]:
-        """Totals since the board was opened: the board's own counters, `macs` and `bit_macs`."""
 
-    def close(self) -> None:
-        """Give the board back."""
+class DirectBoard(ABC):
+    """A board that takes arrays as they are; what `Board` says holds for it.
+
+    The four products are those of `host.ops`, which has checked the operands, found no size of zero and charged the
+    work. Codes come from `place` and are integers in value, whatever their dtype; results are exact, in an integer or a
+    floating-point dtype. What even int64 may not hold raises OverflowError.
+    """
+
+    name: str
+    config: AcceleratorConfig
+    macs: int
+    bit_macs: int
+
+    @abstractmethod
+    def place(self, array: Any) -> Any:
+        """The numbers of an array of any library in this board's library, where it computes; the dtype stays."""
+
+    @abstractmethod
+    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> Any:
+        """(N, M, H', W') of x (N, C, H, W) and w (M, C, kh, kw); zeros for images whose entry of `table` is 0."""
+
+    @abstractmethod
+    def conv2d_input_grad(self, g: Operand, w: Operand, input_shape: Sequence[int], stride: int, padding: int) -> Any:
+        """`input_shape` of g (N, M, H', W') and w (M, C, kh, kw)."""
+
+    @abstractmethod
+    def conv2d_weight_grad(self, g: Operand, x: Operand, kernel_shape: Sequence[int], stride: int, padding: int) -> Any:
+        """`kernel_shape` of g (N, M, H', W') and x (N, C, H, W)."""
+
+    @abstractmethod
+    def matmul(self, a: Operand, b: Operand) -> Any:
+        """(M, N) of a (M, K) and b (K, N)."""
+
+    def counters(self) -> dict[str, int]:
+        return {"macs": self.macs, "bit_macs": self.bit_macs}
+
+    def close(self) -> None:  # noqa: B027
+        """Nothing to give back, unless a subclass says so."""
 
 
 class GoldenBoard:
@@ -112,21 +172,23 @@ def open_board(name: str, **options) -> Board:
 
     Parameters
     ----------
-    name : `"golden"`, the numpy model; or `"sim"`, the RTL compiled into a simulator.
-    options : for both, `config`: an `AcceleratorConfig` or the name of a preset, by default `"sim"`. For `"golden"`
-        `memory_bytes`; for `"sim"` what `sim.verilated.VerilatedTransport` takes (`waves`, `read_latency`, ...).
+    name : `"golden"`, the numpy model; `"torch"`, the same products in PyTorch, on a CPU or GPU; or `"sim"`, the RTL
+        compiled into a simulator.
+    options : for all, `config`: an `AcceleratorConfig` or the name of a preset, by default `"sim"`. For `"golden"`
+        `memory_bytes`; for `"torch"` `device`, by default `"cpu"`; for `"sim"` what `sim.verilated.VerilatedTransport`
+        takes (`waves`, `read_latency`, ...).
 
     Raises
     ------
     ValueError
         If there is no such board or preset.
     RuntimeError
-        If the board is known but this release cannot drive it.
+        If the board is known but this release cannot drive it, or its library or device is missing.
     """
     if name == "zc706" or name.startswith("tcp://"):
         raise RuntimeError(
             f"board {name!r} needs the hardware and a driver for it, which this release does not contain; "
-            "'golden' and 'sim' run everywhere"
+            "'golden', 'torch' and 'sim' run everywhere"
         )
     if name not in BOARDS:
         raise ValueError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
@@ -135,6 +197,14 @@ def open_board(name: str, **options) -> Board:
         config = AcceleratorConfig.preset(config)
     if name == "golden":
         return GoldenBoard(config, **options)
+    if name == "torch":
+        try:
+            from host.torch_board import TorchBoard
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise RuntimeError(MISSING_TORCH.format("board 'torch'")) from None
+        return TorchBoard(config, **options)
     from sim.verilated import VerilatedTransport
 
     return RegisterBoard(name, VerilatedTransport(config, **options))

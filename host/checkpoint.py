@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from host.arrays import to_numpy
+
 #: Raised with every change that older files cannot satisfy.
 FORMAT = 1
 #: The array that holds everything but arrays, as JSON text.
@@ -29,10 +31,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Write arrays (any array library, on the host) and JSON values to `path`, atomically."""
+    """Write arrays of any library and JSON values to `path`, atomically."""
     stream = io.BytesIO()
     text = json.dumps({"format": FORMAT, **meta})
-    np.savez(stream, **{_META: np.array(text)}, **{name: np.asarray(array) for name, array in arrays.items()})
+    np.savez(stream, **{_META: np.array(text)}, **{name: to_numpy(array) for name, array in arrays.items()})
     write_atomically(path, stream.getvalue())
 
 

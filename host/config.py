@@ -25,6 +25,7 @@ class TrainConfig:
     Attributes
     ----------
     board, data, model, schedule : names as on the command line.
+    device : where the board `torch` computes, such as `cpu` or `cuda`.
     fw, bw : forward and backward widths of each stage; empty for the schedule's default.
     epsilon, alpha, guard : see `PFQSchedule`.
     indicator_every : iterations in an epoch of the loss indicator; 0 for a fiftieth of the run.
@@ -47,6 +48,7 @@ class TrainConfig:
     """
 
     board: str = "sim"
+    device: str = "cpu"
     data: str = "digits"
     model: str = "cnn-small"
     schedule: str = "pfq"
@@ -70,6 +72,7 @@ class TrainConfig:
             if not ok:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}, must be {want}")
 
+        check(self.board == "torch" or self.device == "cpu", "device", "cpu for every board but torch")
         check(self.model in MODELS, "model", "one of " + ", ".join(MODELS))
         check(self.schedule in SCHEDULES, "schedule", "one of " + ", ".join(SCHEDULES))
         for name, default in zip(("fw", "bw"), SCHEDULES[self.schedule], strict=True):

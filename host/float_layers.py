@@ -31,40 +31,40 @@ class BatchNorm2d(Layer):
         if context.training:
             count = x.shape[0] * x.shape[2] * x.shape[3]
             mean = xp.mean(x, axis=(0, 2, 3))
-            variance = xp.var(x, axis=(0, 2, 3))
+            centred = x - _channels(mean)
+            variance = xp.mean(centred * centred, axis=(0, 2, 3))
             unbiased = variance * (count / max(count - 1, 1))
             for name, new in (("mean", mean), ("variance", unbiased)):
                 self.buffers[name] = (1 - self.MOMENTUM) * self.buffers[name] + self.MOMENTUM * new
         else:
-            mean, variance = self.buffers["mean"], self.buffers["variance"]
+            centred, variance = x - _channels(self.buffers["mean"]), self.buffers["variance"]
         inverse = 1 / xp.sqrt(variance + self.EPSILON)
-        normal = (x - _channels(mean)) * _channels(inverse)
         if context.training:
-            self._cache = normal, inverse
-        return normal * _channels(self.params["gain"]) + _channels(self.params["offset"])
+            self._cache = centred, inverse
+        return centred * _channels(inverse * self.params["gain"]) + _channels(self.params["offset"])
 
     def backward(self, dy: Array, context: Context) -> Array:
         xp = array_namespace(dy)
-        normal, inverse = self._cache
+        centred, inverse = self._cache
         count = dy.shape[0] * dy.shape[2] * dy.shape[3]
-        self.grads["gain"] = xp.sum(dy * normal, axis=(0, 2, 3))
+        self.grads["gain"] = xp.sum(dy * centred, axis=(0, 2, 3)) * inverse
         self.grads["offset"] = xp.sum(dy, axis=(0, 2, 3))
-        # The mean and the variance depend on x too: what they carry is the part of dy along 1 and along `normal`.
-        along = _channels(self.grads["offset"]) + normal * _channels(self.grads["gain"])
-        return (dy - along / count) * _channels(inverse * self.params["gain"])
+        # The mean and the variance depend on x too: what they carry is the part of dy along 1 and along `centred`.
+        along = _channels(self.grads["offset"] / count) + centred * _channels(self.grads["gain"] * inverse / count)
+        return (dy - along) * _channels(inverse * self.params["gain"])
 
 
 class ReLU(Layer):
     """max(x, 0), any shape; its output is what makes activations unsigned."""
 
     def forward(self, x: Array, context: Context) -> Array:
-        positive = x > 0
+        positive = array_namespace(x).astype(x > 0, x.dtype)
         if context.training:
             self._positive = positive
-        return x * array_namespace(x).astype(positive, x.dtype)
+        return x * positive
 
     def backward(self, dy: Array, context: Context) -> Array:
-        return dy * array_namespace(dy).astype(self._positive, dy.dtype)
+        return dy * self._positive
 
 
 class _WindowPool(Layer):

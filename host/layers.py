@@ -148,6 +148,9 @@ class Conv2d(Layer):
     min_bits : no operand of this layer is narrower, whatever the schedule says.
     """
 
+    #: Whether the input may be negative, in a subclass; that of a `first` one always may.
+    signed = False
+
     def __init__(
         self,
         in_channels: int,
@@ -167,7 +170,7 @@ class Conv2d(Layer):
 
     def forward(self, x: Array, context: Context) -> Array:
         bits = context.precision.at_least(self.min_bits).fw
-        qx = quantise(x, bits, signed=self.first)
+        qx = quantise(x, bits, signed=self.first or self.signed)
         qw = quantise(self.params["weight"], bits, signed=True)
         if context.training:
             self._operands = qx, qw

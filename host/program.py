@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from host.board import RESERVED_BYTES, Board
+from host.board import RESERVED_BYTES, MemoryBoard
 from host.layout import ceil_div
 from host.qtensor import code_range
 from rtl.config import ACC_BITS
@@ -68,7 +68,7 @@ class Lowered:
         """The same programs with one more step at the end."""
         return Lowered(self.shape, self.programs, lambda whole: finish(self.finish(whole)))
 
-    def run(self, board: Board) -> np.ndarray:
+    def run(self, board: MemoryBoard) -> np.ndarray:
         """Run all programs; the exact product in int64. Raises AcceleratorError if the board stops."""
         whole = np.zeros(self.shape, np.int64)
         for program in self.programs:

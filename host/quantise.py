@@ -9,16 +9,13 @@ gradients and the image are signed. Weights and activations are rounded half to 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from host.arrays import Array, match
 from host.qtensor import QTensor
 from rtl.config import MAX_BITS
-
-#: An array of any library that follows the array API standard.
-Array = Any
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def quantise(x: Array, bits: int, *, signed: bool, rng: np.random.Generator | No
     Returns
     -------
     QTensor
-        Codes int32, shape of `x`. A tensor of zeros gets codes 0 and scale 1.
+        Codes are whole numbers in the dtype of `x`, shape of `x`. A tensor of zeros gets codes 0 and scale 1.
 
     Raises
     ------
@@ -85,24 +82,30 @@ def quantise(x: Array, bits: int, *, signed: bool, rng: np.random.Generator | No
     scale = max(high, -low) / top
     # Numbers this small are zero in every respect, and their reciprocal would overflow single precision.
     if scale < float(xp.finfo(x.dtype).smallest_normal):
-        return QTensor(xp.zeros(x.shape, dtype=xp.int32, device=device(x)), bits=bits, signed=signed, scale=1.0)
+        return QTensor.trusted(xp.zeros_like(x), bits=bits, signed=signed, scale=1.0)
     steps = x / scale
-    if rng is None:
-        steps = xp.round(steps)
-    else:
-        # The noise comes from numpy whatever library holds x, so that every library sees the same numbers.
-        noise = xp.asarray(rng.random(tuple(x.shape), dtype=np.float32), dtype=x.dtype, device=device(x))
-        steps = xp.floor(steps + noise)
-    # The division may end one unit in the last place beyond the grid, and noise may then carry it to the next code.
-    codes = xp.astype(xp.clip(steps, -top if signed else 0, top), xp.int32)
-    return QTensor(codes, bits=bits, signed=signed, scale=scale)
+    # The division may end one unit in the last place beyond the grid, and noise may carry that to the next code.
+    codes = xp.round(steps) if rng is None else xp.clip(xp.floor(steps + uniform(rng, x)), -top if signed else 0, top)
+    return QTensor.trusted(codes, bits=bits, signed=signed, scale=scale)
 
 
-def rescale(accumulator: Any, scale: float, like: Array) -> Array:
-    """Turn exact int64 sums of a board into real numbers: an array of `like`'s library, dtype and device.
+def uniform(rng: np.random.Generator, like: Array) -> Array:
+    """Uniform random numbers of [0, 1), one for each element of `like`, in its library, dtype and device.
 
-    The product is formed in double precision, so that a sum of more than 24 bits is rounded once and not twice.
+    They are drawn by numpy, in C order, whatever library holds `like`, so that every library sees the same numbers.
+    """
+    noise = rng.random(tuple(like.shape), dtype=np.float32)
+    return array_namespace(like).asarray(noise, dtype=like.dtype, device=device(like))
+
+
+def rescale(accumulator: Array, scale: float, like: Array) -> Array:
+    """Turn exact sums of a board into real numbers: an array of `like`'s library, dtype and device.
+
+    Of int64 sums the product is formed in double precision, so that one of more than 24 bits is rounded once and not
+    twice. A board that gives floating-point sums gives them in a dtype that holds them.
     """
     xp = array_namespace(like)
-    exact = xp.asarray(accumulator, dtype=xp.float64, device=device(like))
-    return xp.astype(exact * scale, like.dtype)
+    exact = match(accumulator, like)
+    if xp.isdtype(exact.dtype, "integral"):
+        exact = xp.astype(exact, xp.float64)
+    return xp.astype(exact * scale, like.dtype, copy=False)

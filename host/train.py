@@ -32,7 +32,8 @@ from host.trainer import CHECKPOINT, DivergedError, Trainer
 INTERRUPTED = 130
 
 _HELP = {
-    "board": "golden, sim, or another name that open_board knows",
+    "board": "golden, torch, sim, or another name that open_board knows",
+    "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
     "data": "digits, a folder of IDX files (MNIST and its kin) or CIFAR-10's binary folder",
     "model": "network: " + ", ".join(MODELS),
     "schedule": "precision schedule: " + ", ".join(SCHEDULES),
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         # A summary stands for a run that has ended, and this one has not.
         (out / "summary.json").unlink(missing_ok=True)
-        board = open_board(config.board)
+        board = open_board(config.board, **({"device": config.device} if config.board == "torch" else {}))
     except (ValueError, OSError, RuntimeError) as error:
         return _fail(error, status=2)
     try:

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from host.arrays import Array, place, to_numpy
 from host.board import Board
 from host.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.config import TrainConfig
@@ -90,6 +91,7 @@ class Trainer:
         self.model = build_model(
             config.model, dataset.image, dataset.classes, seed=config.seed, edge_bits=config.edge_bits
         )
+        self._load(self.model.load_state, self.model.state())
         self.optimiser = SGD(self.model, momentum=config.momentum, weight_decay=config.weight_decay)
         self.batches = -(-len(dataset.train) // config.batch)
         if len(dataset.train) % config.batch == 1:
@@ -176,10 +178,10 @@ class Trainer:
         train = self.dataset.train
         context = Context(self.board, precision, training=True, rng=noise)
         labels = train.labels[index]
-        logits = self.model.forward(self.dataset.images(train, index), context)
-        loss, gradient = softmax_cross_entropy(logits, labels)
+        logits = self.model.forward(place(self.board, self.dataset.images(train, index)), context)
+        loss, gradient = softmax_cross_entropy(logits, place(self.board, labels))
         self.model.backward(gradient, context)
-        return loss, int(np.sum(np.argmax(logits, axis=1) == labels))
+        return loss, int(np.sum(np.argmax(to_numpy(logits), axis=1) == labels))
 
     def _evaluate(self, stop: Callable[[], bool]) -> float | None:
         """Accuracy on the test split at the current stage's precision; None if stopped."""
@@ -191,8 +193,8 @@ class Trainer:
                 return None
             part = slice(start, start + EVALUATION_BATCH)
             with self._divergence_explained():
-                logits = self.model.forward(self.dataset.images(test, part), context)
-            correct += int(np.sum(np.argmax(logits, axis=1) == test.labels[part]))
+                logits = self.model.forward(place(self.board, self.dataset.images(test, part)), context)
+            correct += int(np.sum(np.argmax(to_numpy(logits), axis=1) == test.labels[part]))
         return correct / len(test)
 
     @contextmanager
@@ -308,6 +310,10 @@ class Trainer:
         text = "".join(json.dumps(record) + "\n" for record in self.progress.records)
         write_atomically(self.out / METRICS, text.encode())
 
+    def _load(self, load: Callable[[dict[str, Array]], None], state: Mapping[str, Array]) -> None:
+        """Call `load` with arrays where the host computes for the board."""
+        load({name: place(self.board, array) for name, array in state.items()})
+
     def resume(self) -> None:
         """Continue from the checkpoint in `out`.
 
@@ -324,8 +330,8 @@ class Trainer:
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = array
-        self.model.load_state(groups["model"])
-        self.optimiser.load_state(groups["velocity"])
+        self._load(self.model.load_state, groups["model"])
+        self._load(self.optimiser.load_state, groups["velocity"])
         self.schedule.load_state(meta["schedule"])
         self.noise.bit_generator.state = meta["noise"]
         self.progress = Progress(**meta["progress"])

@@ -1,10 +1,15 @@
 """Data sets: what is read, and what is said of damaged files."""
 
 import gzip
+import io
+import os
+import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from host.data import load_dataset
 
@@ -126,8 +131,200 @@ def test_damaged_cifar_files_are_named(cifar):
         load_dataset(str(cifar))
 
 
+def test_missing_batches_are_named(cifar):
+    (cifar / "data_batch_2.bin").rename(cifar / "data_batch_3.bin")
+    with pytest.raises(FileNotFoundError, match=r"data_batch_2\.bin: missing from the CIFAR-10 folder"):
+        load_dataset(str(cifar))
+
+
+def test_cifar100_binary(tmp_path):
+    for name, count in (("train.bin", 5), ("test.bin", 3)):
+        records = RNG.integers(0, 256, (count, 3074)).astype(np.uint8)
+        records[:, 0], records[:, 1] = 7, np.arange(count) + 90
+        (tmp_path / name).write_bytes(records.tobytes())
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.train.labels.tolist() == [90, 91, 92, 93, 94]
+    assert dataset.test.codes[2].tobytes() == (tmp_path / "test.bin").read_bytes()[-3072:]
+    # A file of CIFAR-10 under this name has records of another size.
+    (tmp_path / "test.bin").write_bytes(bytes(3073))
+    with pytest.raises(ValueError, match=r"test\.bin: 3073 bytes, expected a multiple of 3074 \(2 label bytes"):
+        load_dataset(str(tmp_path))
+
+
+class OldPickler(pickle._Pickler):
+    """Writes text and bytes as Python 2 did, in which CIFAR's files were made."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, data):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
+
+    def save_str(self, text):
+        self.save_bytes(text.encode())
+
+    dispatch[bytes], dispatch[str] = save_bytes, save_str
+
+
+def old_pickle(value):
+    stream = io.BytesIO()
+    OldPickler(stream, protocol=2).dump(value)
+    return stream.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def new_pickle(value):
+    return pickle.dumps(value, protocol=4)
+
+
+def python_batch(count, labels="labels", first=0):
+    data = RNG.integers(0, 256, (count, 3072)).astype(np.uint8)
+    return {"data": data, labels: [first + i for i in range(count)], "batch_label": "batch", "filenames": ["a.png"]}
+
+
+@pytest.mark.parametrize("dump", [old_pickle, new_pickle])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_cifar_python(dump, order, tmp_path):
+    batches = [python_batch(4), python_batch(3), python_batch(2)]
+    for name, batch in zip(("data_batch_1", "data_batch_2", "test_batch"), batches, strict=True):
+        batch["data"] = np.asarray(batch["data"], order=order)
+        (tmp_path / name).write_bytes(dump(batch))
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.image == (3, 32, 32)
+    assert dataset.train.labels.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert np.array_equal(dataset.train.codes[4:].reshape(3, -1), batches[1]["data"])
+    assert np.array_equal(dataset.test.codes.reshape(2, -1), batches[2]["data"])
+
+
+def test_cifar100_python(tmp_path):
+    for name, count in (("train", 4), ("test", 2)):
+        (tmp_path / name).write_bytes(old_pickle(python_batch(count, "fine_labels", first=95)))
+    assert load_dataset(str(tmp_path)).classes == 99
+    (tmp_path / "test").write_bytes(old_pickle(python_batch(2)))
+    with pytest.raises(ValueError, match=r"test: holds batch_label, data, filenames, labels; expected fine_labels"):
+        load_dataset(str(tmp_path))
+
+
+class Hostile:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Hostile(os.system, "true"), "asks for posix.system"),
+        ({"data": Hostile(eval, "1")}, "asks for builtins.eval"),
+        ({"data": np.zeros(3072), "labels": [0]}, "another type than uint8"),
+        ({"data": np.array([print])}, "asks for builtins.print"),
+        ({"data": Hostile(np.ndarray, (1,)), "labels": [0]}, "damaged"),
+        ({"data": b"text", "labels": [0]}, "data is bytes, expected an array"),
+        ({"data": np.zeros((1, 3073), np.uint8), "labels": [0]}, r"data is \(1, 3073\), expected an array"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "labels is 1, expected a list of 2"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, "label 10, expected 0 to 9; not CIFAR-10"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [True]}, "expected a list of 1 whole numbers"),
+        ({"data": np.zeros((0, 3072), np.uint8), "labels": []}, "no images"),
+        ([1, 2], "a pickled list, expected a dictionary"),
+    ],
+)
+def test_pickles_that_are_not_cifar(value, message, tmp_path):
+    (tmp_path / "data_batch_1").write_bytes(new_pickle(value))
+    with pytest.raises(ValueError, match=r"data_batch_1: .*" + message):
+        load_dataset(str(tmp_path))
+
+
+def test_damaged_pickles_are_named(tmp_path):
+    path, whole = tmp_path / "data_batch_1", old_pickle(python_batch(1))
+    for damaged in (b"", b"not a pickle", whole[:40], whole[: len(whole) // 2], whole[:-1], whole[:100] + whole[140:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"data_batch_1: {len(damaged)} bytes that are no pickle"):
+            load_dataset(str(tmp_path))
+
+
+def jpeg(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def jpegs(tmp_path):
+    """Arrays of a JPEG file: flat images, whose colours survive the coding, and the path that it is to have."""
+    arrays = {"names": np.array(["cat", "dog"])}
+    for prefix, colours in (("train", ((200, 30, 60), (10, 200, 90), (5, 5, 5))), ("test", ((250, 250, 250),))):
+        files = [jpeg(np.full((16, 24, 3), colour, np.uint8)) for colour in colours]
+        arrays[f"{prefix}_jpeg"] = np.frombuffer(b"".join(files), np.uint8)
+        arrays[f"{prefix}_offsets"] = np.cumsum([0, *map(len, files)]).astype(np.uint32)
+        arrays[f"{prefix}_labels"] = (np.arange(len(files)) % 2).astype(np.uint8)
+    return arrays, tmp_path / "flat.npz"
+
+
+def test_jpeg_file(jpegs, tmp_path):
+    arrays, path = jpegs
+    np.savez(path, **arrays)
+    dataset = load_dataset(str(path))
+    assert (len(dataset.train), len(dataset.test), dataset.classes, dataset.image) == (3, 1, 2, (3, 16, 24))
+    assert np.max(np.abs(dataset.train.codes[0, :, 3, 4].astype(int) - [200, 30, 60])) <= 4
+    assert dataset.train.labels.tolist() == [0, 1, 0]
+    # It is decoded once, by its path or by its folder, until it changes.
+    assert load_dataset(str(tmp_path)) is dataset
+    assert not dataset.train.codes.flags.writeable
+    arrays["names"] = np.array(["cat", "dog", "cow"])
+    np.savez(path, **arrays)
+    assert load_dataset(str(path)) is not dataset
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_labels": None}, "holds names, .*; expected also test_labels"),
+        ({"train_jpeg": np.zeros(5)}, r"train_jpeg is float64\(5,\), expected bytes"),
+        ({"train_labels": np.zeros(3)}, r"train_labels is float64\(3,\), expected whole numbers"),
+        ({"train_labels": np.zeros(2, int)}, "4 train_offsets for 2 labels, expected one more"),
+        ({"train_labels": np.array([0, 2, 0])}, "train_labels from 0 to 2, expected 0 to 1"),
+        ({"test_offsets": np.array([0, 9])}, "test_offsets run from 0 to 9, expected to rise from 0 to"),
+    ],
+)
+def test_damaged_jpeg_files_are_named(changes, message, jpegs):
+    arrays, path = jpegs
+    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+    with pytest.raises(ValueError, match=r"flat\.npz: .*" + message):
+        load_dataset(str(path))
+
+
+def test_damaged_jpeg_images_are_numbered(jpegs):
+    arrays, path = jpegs
+    whole, ends = arrays["train_jpeg"], arrays["train_offsets"]
+    broken = whole.copy()
+    broken[ends[1] : ends[1] + 20] = 0
+    np.savez(path, **(arrays | {"train_jpeg": broken}))
+    with pytest.raises(ValueError, match=r"flat\.npz: train image 1 is no JPEG of \d+ bytes"):
+        load_dataset(str(path))
+    other = np.frombuffer(jpeg(np.zeros((16, 16, 3), np.uint8)), np.uint8)
+    mixed = {"train_jpeg": np.concatenate([whole[: ends[2]], other]), "train_offsets": ends.copy()}
+    mixed["train_offsets"][3] = ends[2] + len(other)
+    np.savez(path, **(arrays | mixed))
+    with pytest.raises(ValueError, match=r"train image 2 is 16 x 16, expected 16 x 24 as the first"):
+        load_dataset(str(path))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"flat\.npz: not an \.npz file, or damaged"):
+        load_dataset(str(path))
+
+
+@pytest.mark.skipif(not os.environ.get("FRACTRAIN_DATA"), reason="FRACTRAIN_DATA names no folder with a real data set")
+def test_real_data():
+    dataset = load_dataset(str(Path(os.environ["FRACTRAIN_DATA"])))
+    assert dataset.classes in (10, 100)
+    assert min(len(dataset.train), len(dataset.test)) >= 1000
+    images = dataset.images(dataset.train, slice(0, 1000))
+    assert abs(images.mean()) < 0.2
+    assert abs(images.std() - 1) < 0.2
+    assert len(np.unique(dataset.train.labels)) == dataset.classes
+
+
 def test_unknown_data(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no data set 'cats': neither digits nor a folder"):
+    with pytest.raises(FileNotFoundError, match=r"no data set 'cats': neither digits, nor an \.npz file"):
         load_dataset("cats")
     with pytest.raises(ValueError, match="holds neither train-images"):
         load_dataset(str(tmp_path))

@@ -49,7 +49,7 @@ def test_stochastic_rounding_is_unbiased(bits):
     draws = 20_000
     fractions = np.linspace(-1, 1, 41, dtype=np.float32)
     q = quantise(np.tile(fractions, draws), bits, signed=True, rng=np.random.default_rng(SEED))
-    codes = q.codes.reshape(draws, -1)
+    codes = q.codes.reshape(draws, -1).astype(np.float64)
     steps = fractions.astype(np.float64) / q.scale
     # A code is one of two neighbours, so the variance of its mean is at most 1/4 / draws; 5 sigma over 41 values.
     bound = 5 * np.sqrt(0.25 / draws) + 1e-3

@@ -1,0 +1,245 @@
+"""Anyone's PyTorch model on a board: `on_board` turns its convolutions and linear layers into ones that run there.
+
+The model stays a PyTorch model, with its parameters, its optimiser and its own training loop. Forward multiplies the
+activations and weights rounded to `fw` bits; backward rounds the gradient at the output stochastically to `bw` bits and
+multiplies it with the same codes (FracTrain, section 3.1). Biases and all other layers stay in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from host import ops
+from host.board import MISSING_TORCH, Board
+from host.qtensor import QTensor
+from host.quantise import Precision, quantise, rescale
+from host.schedules import Schedule, StaticSchedule, Switch
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.autograd.function import FunctionCtx, once_differentiable
+    from torch.nn import functional
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError(MISSING_TORCH.format("host.torch")) from None
+
+
+def on_board(
+    model: nn.Module,
+    board: Board,
+    schedule: Schedule | Precision,
+    *,
+    keep_float: Collection[str] = (),
+    min_bits: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> BoardRun:
+    """Make every `nn.Conv2d` and `nn.Linear` of `model`, a module of these types itself included, run on a board.
+
+    The modules stay where they are, with the same parameters, names and hooks: only their forward changes. They may lie
+    on any device; what the board needs is copied to it and back.
+
+    Parameters
+    ----------
+    schedule : gives the precision of every step; a `Precision` stays the same.
+    keep_float : names of modules, as in `model.named_modules()`, that stay as they are.
+    min_bits : for some modules the narrowest operand that they take, whatever the schedule says.
+    seed : of the stochastic rounding of gradients.
+
+    Returns
+    -------
+    BoardRun
+        Call its `step(loss)` after each training step.
+
+    Raises
+    ------
+    ValueError
+        If a module can not run there (it has groups, a dilation, or two different strides), or a name is none of the
+        model's; the message names it. The model is as it was then.
+    """
+    names = dict(model.named_modules())
+    for name in (*keep_float, *(min_bits or {})):
+        if name not in names:
+            raise ValueError(f"the model has no module {name!r}")
+    chosen = {
+        name: module
+        for name, module in names.items()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and name not in keep_float
+    }
+    for name, module in chosen.items():
+        if reason := _refusal(module):
+            raise ValueError(f"{name!r}, {module}, cannot run on a board: {reason}; keep_float leaves it as it is")
+    run = BoardRun(board, StaticSchedule(schedule) if isinstance(schedule, Precision) else schedule, seed)
+    for name, module in chosen.items():
+        run.adopt(module, (min_bits or {}).get(name, 2))
+    return run
+
+
+class BoardRun:
+    """What the modules of a model on a board share.
+
+    Attributes
+    ----------
+    board : where products run; it counts them.
+    schedule : asked for the precision before every product.
+    """
+
+    def __init__(self, board: Board, schedule: Schedule, seed: int):
+        self.board, self.schedule = board, schedule
+        self.noise = np.random.default_rng(seed)
+        self._modules: list[tuple[nn.Module, type[nn.Module]]] = []
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the step in progress."""
+        return self.schedule.precision
+
+    def step(self, loss: Tensor | float) -> Switch | None:
+        """Report the mean loss of the step just done; return the switch of precision that it caused, if any."""
+        return self.schedule.observe(float(loss.detach() if isinstance(loss, Tensor) else loss))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the modules' own state lacks to continue bit for bit: the schedule and the noise, as JSON values."""
+        return {"schedule": self.schedule.state(), "noise": self.noise.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`; the state of another schedule raises ValueError."""
+        self.schedule.load_state(state["schedule"])
+        self.noise.bit_generator.state = state["noise"]
+
+    def adopt(self, module: nn.Module, min_bits: int) -> None:
+        """Make a convolution or a linear layer run here."""
+        if isinstance(module, (BoardConv2d, BoardLinear)):
+            raise ValueError(f"{module} runs on a board already; release that run first")
+        self._modules.append((module, type(module)))
+        module.__class__ = BoardConv2d if isinstance(module, nn.Conv2d) else BoardLinear
+        module.run, module.min_bits = self, min_bits
+
+    def release(self) -> None:
+        """Make all modules what they were."""
+        for module, before in self._modules:
+            module.__class__ = before
+            del module.run, module.min_bits
+        self._modules.clear()
+
+
+class BoardConv2d(nn.Conv2d):
+    """An `nn.Conv2d` whose three products run on a board; made by `on_board`."""
+
+    run: BoardRun
+    min_bits: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self.forward(x[None])[0]
+        padding, pads = _padding(self)
+        if pads is not None:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = functional.pad(x, pads, mode=mode)
+        y = _Convolution.apply(x.to(self.weight.dtype), self.weight, self.run, self.min_bits, self.stride[0], padding)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+class BoardLinear(nn.Linear):
+    """An `nn.Linear` whose three products run on a board; made by `on_board`."""
+
+    run: BoardRun
+    min_bits: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, self.in_features).to(self.weight.dtype)
+        y = _Product.apply(flat, self.weight, self.run, self.min_bits).reshape(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias
+
+
+class _Convolution(torch.autograd.Function):
+    """x (N, C, H, W), weight (M, C, kh, kw) -> (N, M, H', W')."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int, stride: int, padding: int
+    ) -> Tensor:
+        qx, qw = _operands(ctx, x, weight, run, min_bits)
+        ctx.geometry = {"stride": stride, "padding": padding}
+        return rescale(ops.conv2d(run.board, qx, qw, **ctx.geometry), qx.scale * qw.scale, like=x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        qx, qw = ctx.operands
+        qg = _gradient(ctx, dy)
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            product = ops.conv2d_input_grad(ctx.run.board, qg, qw, qx.shape, **ctx.geometry)
+            dx = rescale(product, qg.scale * qw.scale, like=dy)
+        if ctx.needs_input_grad[1]:
+            product = ops.conv2d_weight_grad(ctx.run.board, qg, qx, qw.shape, **ctx.geometry)
+            dw = rescale(product, qg.scale * qx.scale, like=dy)
+        return dx, dw, None, None, None, None
+
+
+class _Product(torch.autograd.Function):
+    """x (N, in), weight (out, in) -> x @ weight.T (N, out)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int) -> Tensor:
+        qx, qw = _operands(ctx, x, weight, run, min_bits)
+        return rescale(ops.matmul(run.board, qx, qw.transpose()), qx.scale * qw.scale, like=x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        qx, qw = ctx.operands
+        qg = _gradient(ctx, dy)
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = rescale(ops.matmul(ctx.run.board, qg, qw), qg.scale * qw.scale, like=dy)
+        if ctx.needs_input_grad[1]:
+            dw = rescale(ops.matmul(ctx.run.board, qg.transpose(), qx), qg.scale * qx.scale, like=dy)
+        return dx, dw, None, None
+
+
+def _operands(ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int) -> tuple[QTensor, QTensor]:
+    """Activations and weights rounded to the forward width, kept for backward with that step's precision."""
+    precision = run.precision.at_least(min_bits)
+    # Activations without a negative value get the grid that has no codes for them, as those behind a ReLU should.
+    signed = bool((x < 0).any())
+    ctx.run, ctx.bits = run, precision.bw
+    ctx.operands = quantise(x, precision.fw, signed=signed), quantise(weight, precision.fw, signed=True)
+    return ctx.operands
+
+
+def _gradient(ctx: FunctionCtx, dy: Tensor) -> QTensor:
+    """The gradient at the output, rounded once for both products."""
+    return quantise(dy, ctx.bits, signed=True, rng=ctx.run.noise)
+
+
+def _refusal(module: nn.Module) -> str | None:
+    """Why a board does not compute this module, if it does not."""
+    if isinstance(module, nn.Conv2d):
+        if module.groups != 1:
+            return f"it has {module.groups} groups"
+        if module.dilation != (1, 1):
+            return f"its dilation is {module.dilation}"
+        if module.stride[0] != module.stride[1]:
+            return f"its strides {module.stride} differ"
+    return None
+
+
+def _padding(module: nn.Conv2d) -> tuple[int, tuple[int, ...] | None]:
+    """The padding that the board does, and what is to be padded before, as `functional.pad` takes it, or None."""
+    kernel = module.kernel_size
+    if module.padding == "same":
+        pads = tuple(side for k in reversed(kernel) for side in ((k - 1) // 2, k // 2))
+    elif module.padding == "valid":
+        pads = (0, 0, 0, 0)
+    else:
+        rows, columns = module.padding
+        pads = (columns, columns, rows, rows)
+    if module.padding_mode == "zeros" and len(set(pads)) == 1:
+        return pads[0], None
+    return 0, pads
