@@ -1,8 +1,9 @@
 """Xilinx ZC706: XC7Z045 with an ARM processing system (PS7) that owns the DDR memory.
 
 The accelerator is a peripheral of the PS: M_AXI_GP0 reaches its CSRs, S_AXI_HP0 carries its reads and S_AXI_HP2 its
-writes (two ports of the DDR controller), FCLK0 clocks it, IRQF2P[0] takes its interrupt. The boot loader configures
-the PS, including HP ports of 64 bits and the rate of FCLK0, so the PS pins need no constraint here.
+writes (two ports of the DDR controller; dependent work is ordered by the write responses), FCLK0 clocks it, IRQF2P[0]
+takes its interrupt. The boot loader configures the PS, including HP ports of 64 bits and the rate of FCLK0, so the PS
+pins need no constraint here.
 
 Pins: AMD UG954; clocking and ports: UG585.
 """
@@ -165,7 +166,7 @@ def constraints(clock_mhz: float) -> str:
     """Text of the XDC: clock and pins."""
     lines = [
         f"# {DEVICE}: the clock of the fabric is FCLK0 of the PS, set by the boot loader.",
-        f"create_clock -name fclk0 -period {1000 / clock_mhz:.3f} [get_pins ps7/FCLKCLK[0]]",
+        f"create_clock -name fclk0 -period {1000 / clock_mhz:.3f} [get_pins {{ps7/FCLKCLK[0]}}]",
     ]
     for name, (pin, standard) in PINS.items():
         lines.append(f"set_property -dict {{PACKAGE_PIN {pin} IOSTANDARD {standard}}} [get_ports {name}]")

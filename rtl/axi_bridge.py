@@ -43,7 +43,8 @@ class AXI3ToLite(wiring.Component):
     i : In(AXI3GP)
     o : Out(AXILite)
 
-    A write burst's response is the worst of its beats'. A beat takes three cycles beside the subordinate's own.
+    Beats are counted by the burst's length. WRAP bursts, which only caches make, are taken as INCR. A write burst's
+    response is the worst of its beats'. A beat takes three cycles beside the subordinate's own.
     """
 
     def __init__(self, address_bits: int):
@@ -56,7 +57,7 @@ class AXI3ToLite(wiring.Component):
         left, fixed, resp = Signal(4), Signal(), Signal(2)
         wrote = Signal()  # the last burst was a write
         address_sent, data_sent = Signal(), Signal()
-        word, strobes, last = Signal(32), Signal(4), Signal()
+        word, strobes = Signal(32), Signal(4)
         following = Mux(fixed, addr, addr + 4)
         m.d.comb += [
             o.ar.payload.addr.eq(addr),
@@ -114,11 +115,7 @@ class AXI3ToLite(wiring.Component):
                 m.d.comb += i.w.ready.eq(1)
                 m.d.sync += [address_sent.eq(0), data_sent.eq(0)]
                 with m.If(i.w.valid):
-                    m.d.sync += [
-                        word.eq(i.w.payload.data),
-                        strobes.eq(i.w.payload.strb),
-                        last.eq(i.w.payload.last),
-                    ]
+                    m.d.sync += [word.eq(i.w.payload.data), strobes.eq(i.w.payload.strb)]
                     m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += [
@@ -132,8 +129,9 @@ class AXI3ToLite(wiring.Component):
                     m.d.sync += data_sent.eq(1)
                 with m.If(o.b.ready & o.b.valid):
                     m.d.sync += [resp.eq(Mux(o.b.payload.resp > resp, o.b.payload.resp, resp)), addr.eq(following)]
+                    m.d.sync += left.eq(left - 1)
                     m.next = "WRITE DATA"
-                    with m.If(last):
+                    with m.If(left == 0):
                         m.next = "RESPOND"
             with m.State("RESPOND"):
                 m.d.comb += i.b.valid.eq(1)

@@ -43,8 +43,8 @@ def yosys_script(name: str, text: str) -> str:
         f"{synthesis.format(name)} -run begin:prepare",
         f"{synthesis.format(name)} -flatten -run prepare:check",
         "delete */t:$scopeinfo",
-        "hierarchy -check",
         "check -noinit",
+        "blackbox =A:whitebox",
         "tee -q -o stat.json stat -json",
         f"write_json {name}.json",
         f"write_verilog -noattr {name}.v",
@@ -96,7 +96,8 @@ def synthesise(name: str, text: str, directory: Path) -> tuple[Utilisation, list
         process.wait()
         raise
     if process.returncode:
-        raise RuntimeError(f"Yosys failed:\n{errors[-2000:]}")
+        log = (directory / "yosys.log").read_text().splitlines() if (directory / "yosys.log").exists() else []
+        raise RuntimeError("Yosys failed:\n" + "\n".join([*log[-10:], errors[-1000:]]))
     progress("")
     whole = Utilisation(cells_of(directory / "stat.json"))
     units = whole.units(name)
@@ -219,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         board = board_module(args.board)
         changes = {} if args.clusters is None else {"clusters": args.clusters}
         config = AcceleratorConfig.preset(board.PRESET, **changes)
-        if args.clock_mhz is not None and args.clock_mhz <= 0:
+        if args.clock_mhz is not None and not args.clock_mhz > 0:
             raise ValueError(f"--clock-mhz is {args.clock_mhz}, must be above 0")
         report = build(args.board, config, out, args.clock_mhz)
     except (ValueError, OSError) as error:
@@ -233,7 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
     if report["bitstream"]:
         print(f"bitstream {report['bitstream']}, {report['fmax_mhz'] or 0:.1f} MHz")
     elif not shutil.which(board.TOOL):
-        print(f"no bitstream: {board.TOOL} is not on the PATH; there, run `{board.TOOL} -source {args.board}.tcl`")
+        print(
+            f"no bitstream: {board.TOOL} is not on the PATH; where it is, run "
+            f"`{board.TOOL} -mode batch -source {args.board}.tcl` in that directory"
+        )
     return 0
 
 

@@ -27,8 +27,14 @@ FF_CELLS = {"FDRE", "FDSE", "FDCE", "FDPE", "FDRE_1", "FDSE_1", "FDCE_1", "FDPE_
 Cost = dict[str, float]
 
 
+#: Cells that take no counted resource; $scopeinfo is a note of Yosys.
+FREE_CELLS = {"$scopeinfo", "CARRY4", "MUXF7", "MUXF8", "BUFG", "OBUF", "IBUF", "PS7", "VCC", "GND"}
+
+
 def cost_of_cell(kind: str) -> Cost:
-    """Resources of one cell; zero for what is free (carry chains, wide multiplexers, buffers)."""
+    """Resources of one cell. Raises ValueError for a primitive that is not known here, rather than call it free."""
+    if kind not in LUTRAM_CELLS.keys() | LUT_CELLS | BRAM_CELLS.keys() | FF_CELLS | FREE_CELLS | {"DSP48E1"}:
+        raise ValueError(f"the netlist has a primitive {kind!r} whose cost is unknown")
     lutram = LUTRAM_CELLS.get(kind, 0)
     return {
         "lut": lutram + (kind in LUT_CELLS),
