@@ -81,15 +81,9 @@ class AXI4ToAXI3(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        for name in ("ar", "aw"):
-            source, sink = getattr(self.i, name), getattr(self.o, name)
-            m.d.comb += [
-                sink.valid.eq(source.valid),
-                source.ready.eq(sink.ready),
-                sink.payload.addr.eq(source.payload.addr),
-                sink.payload.len.eq(source.payload.len),
-            ]
-        wiring.connect(m, wiring.flipped(self.i.w), wiring.flipped(self.o.w))
-        wiring.connect(m, self.o.r, wiring.flipped(self.i.r))
-        wiring.connect(m, self.o.b, wiring.flipped(self.i.b))
+        forward = [(getattr(self.i, name), getattr(self.o, name)) for name in ("ar", "aw", "w")]
+        backward = [(getattr(self.o, name), getattr(self.i, name)) for name in ("r", "b")]
+        for source, sink in forward + backward:
+            m.d.comb += [sink.valid.eq(source.valid), source.ready.eq(sink.ready)]
+            m.d.comb += [getattr(sink.payload, f).eq(getattr(source.payload, f)) for f, _ in source.payload.shape()]
         return m

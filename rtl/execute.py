@@ -16,8 +16,8 @@ from .array import STORE_LATENCY, STREAM_READ_LATENCY, TABLE_READ_LATENCY
 from .cells import UPPER_SHIFT
 from .config import DIGIT_BITS, MAX_BITS, SLOTS, TAPS, AcceleratorConfig
 from .control import COL_BANKS, ROW_BANKS, step
-from .load import StreamSlot
 from .tiles import SIZE, exec_tile
+from .unpack import StreamSlot
 
 #: Cycles from a position being chosen to its step on the output.
 PIPELINE = 3

@@ -7,41 +7,19 @@ in flight; the receiving side turns the beats into bank addresses.
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .axi import ADDRESS_BITS
-from .config import BEAT_BYTES, MAX_BITS, SLOTS, TAPS, WEIGHT_SLOTS, WORD_CHANNELS, AcceleratorConfig
-from .control import COL_BANKS, ROW_BANKS, fill
+from .config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+from .control import ROW_BANKS, fill
 from .dma import Beat, Command
 from .queue import Queue
 from .table import WeightSlot
-from .tiles import PLANES, SIZE, load_tile
-
-#: What LOAD says of a filled stream slot: bit q is set if plane q has a set bit anywhere in the tile.
-StreamSlot = data.StructLayout({"planes": MAX_BITS})
-
-
-def _run(config: AcceleratorConfig) -> data.StructLayout:
-    """A run on its way, as the receiving side needs to know it."""
-    words = ceil_log2(config.stream_slot) + 1
-    return data.StructLayout(
-        {
-            "clusters": config.clusters,
-            "weight": 1,
-            "done": 1,  # the last run of its slot
-            "signed": 1,
-            "addr": ceil_log2(config.stream_depth),  # of its first beat
-            "bank": 2,
-            "turn": 2,  # column banks by which the beat is turned
-            "planes": PLANES,
-            "plane_beats": words,
-            "plane_pitch": words,
-            "row_words": words,
-        }
-    )
+from .tiles import SIZE, load_tile
+from .unpack import StreamSlot, Unpack, run
 
 
 class Load(wiring.Component):
@@ -82,12 +60,14 @@ class Load(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.runs = runs = Queue(_run(self._config), 2 * self._config.outstanding)
-        self._issue(m, runs.i)
-        self._receive(m, runs.o)
-        return m
+        m.submodules.queue = queue = Queue(run(self._config), 2 * self._config.outstanding)
+        m.submodules.unpack = unpack = Unpack(self._config)
+        wiring.connect(m, queue.o, unpack.i)
+        wiring.connect(m, unpack.stream_slots, wiring.flipped(self.stream_slots))
+        wiring.connect(m, unpack.weight_slots, wiring.flipped(self.weight_slots))
+        m.d.comb += [unpack.beat.eq(self.beat), unpack.beat_valid.eq(self.beat_valid), self.fill.eq(unpack.fill)]
+        runs = queue.i
 
-    def _issue(self, m: Module, runs):
         config, tile = self._config, self.i.payload
         clusters = config.clusters
         tile_bytes = config.weight_tile_beats * BEAT_BYTES
@@ -261,99 +241,4 @@ class Load(wiring.Component):
                                     with m.If(last_block):
                                         m.d.comb += self.i.ready.eq(1)
                                         m.next = "TILE"
-
-    def _receive(self, m: Module, runs):
-        config, run = self._config, runs.payload
-        fresh = Signal(init=1)  # the next beat is the first of its run
-        addr, base = Signal.like(run.addr), Signal.like(run.addr)
-        bank, plane, column = Signal(2), Signal(range(MAX_BITS)), Signal.like(run.plane_beats)
-        seen = Signal(MAX_BITS)  # planes with a set bit, in this slot
-        weight_addr = Signal(range(WEIGHT_SLOTS * config.weight_tile_beats))
-        slot_addr = Signal.like(weight_addr)  # where this weight slot starts
-
-        now = {
-            "addr": Mux(fresh, run.addr, addr),
-            "base": Mux(fresh, run.addr, base),
-            "bank": Mux(fresh, run.bank, bank),
-            "plane": Mux(fresh, 0, plane),
-            "column": Mux(fresh, 0, column),
-        }
-        last = self.beat.last
-        words = Array(self.beat.data.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
-        out = Signal(fill(config), reset_less=True)
-        valid = Signal()  # gates `out`, which is not reset
-        m.d.comb += self.fill.eq(out)
-        m.d.comb += valid.eq(self.beat_valid & runs.valid)
-        m.d.comb += runs.ready.eq(valid & last)
-        m.d.sync += [
-            out.clusters.eq(run.clusters),
-            out.stream.eq(valid & ~run.weight),
-            out.weight.eq(valid & run.weight),
-            out.row_bank.eq(now["bank"]),
-            out.weight_addr.eq(weight_addr),
-            out.data.eq(
-                Mux(
-                    run.weight,
-                    self.beat.data,
-                    # Bank j takes word j - turn: the skew of flat mode.
-                    Cat(words[(j - run.turn)[: ceil_log2(COL_BANKS)]] for j in range(COL_BANKS)),
-                )
-            ),
-        ]
-        m.d.sync += [out.addr[j].eq(now["addr"] + (j < run.turn)) for j in range(COL_BANKS)]
-
-        full = Signal()  # the slot is complete
-        m.d.comb += full.eq(valid & last & run.done)
-        planes = Signal(MAX_BITS)
-        m.d.comb += planes.eq(seen | ((self.beat.data != 0) << now["plane"]))
-        with m.If(valid):
-            m.d.sync += fresh.eq(last)
-        with m.If(valid & ~run.weight):
-            m.d.sync += [
-                seen.eq(planes),
-                base.eq(now["base"]),
-                bank.eq(now["bank"]),
-                plane.eq(now["plane"]),
-                column.eq(now["column"] + 1),
-                addr.eq(now["addr"] + 1),
-            ]
-            with m.If(now["column"] == run.plane_beats - 1):
-                m.d.sync += [
-                    column.eq(0),
-                    plane.eq(now["plane"] + 1),
-                    addr.eq(now["addr"] + 1 + run.plane_pitch - run.plane_beats),
-                ]
-                with m.If(now["plane"] == run.planes - 1):  # next image row, next bank
-                    wrap = now["bank"] == ROW_BANKS - 1
-                    following = Mux(wrap, now["base"] + run.row_words, now["base"])
-                    m.d.sync += [
-                        plane.eq(0),
-                        bank.eq(Mux(wrap, 0, now["bank"] + 1)),
-                        base.eq(following),
-                        addr.eq(following),
-                    ]
-            with m.If(full):
-                m.d.sync += seen.eq(0)
-        with m.If(valid & run.weight):
-            m.d.sync += weight_addr.eq(weight_addr + 1)
-            with m.If(last):  # every run of a slot fills the same addresses of other clusters
-                m.d.sync += weight_addr.eq(slot_addr)
-                with m.If(run.done):
-                    following = Mux(
-                        slot_addr == (WEIGHT_SLOTS - 1) * config.weight_tile_beats,
-                        0,
-                        slot_addr + config.weight_tile_beats,
-                    )
-                    m.d.sync += [slot_addr.eq(following), weight_addr.eq(following)]
-
-        # The notices queue up behind the writes, which take two more cycles to reach the buffers.
-        m.submodules.stream_notices = stream_notices = Queue(StreamSlot, SLOTS)
-        m.submodules.weight_notices = weight_notices = Queue(WeightSlot, WEIGHT_SLOTS)
-        m.d.sync += [
-            stream_notices.i.valid.eq(full & ~run.weight),
-            stream_notices.i.payload.planes.eq(planes),
-            weight_notices.i.valid.eq(full & run.weight),
-            weight_notices.i.payload.signed.eq(run.signed),
-        ]
-        wiring.connect(m, stream_notices.o, wiring.flipped(self.stream_slots))
-        wiring.connect(m, weight_notices.o, wiring.flipped(self.weight_slots))
+        return m

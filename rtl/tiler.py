@@ -13,18 +13,11 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .axi import ADDRESS_BITS
-from .config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
+from .check import DescriptorCheck
+from .config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, AcceleratorConfig
 from .fetch import Fetched
-from .isa import DESCRIPTOR_FIELDS, Error, Flag, Opcode
+from .isa import Error, Flag, Opcode
 from .tiles import COUNT, INDEX, SIZE, exec_tile, load_tile, store_tile
-
-#: Fields that must be multiples of a beat.
-ALIGNED = tuple(name for name, bits, _ in DESCRIPTOR_FIELDS if bits == 32 and not name.endswith("_table"))
-#: Fields that must not be zero.
-NONZERO = (
-    *("samples", "height", "width", "out_height", "out_width", "k_blocks", "row_blocks", "tile_rows"),
-    *("row_groups", "tile_samples", "sample_parts"),
-)
 
 
 class Tiler(wiring.Component):
@@ -63,51 +56,6 @@ class Tiler(wiring.Component):
             }
         )
 
-    def _check(self, m: Module, d, flat):
-        """The error that the descriptor's own fields show, in the order of `rtl.isa.Error`."""
-        error = Signal(8)
-        flags = d.flags
-
-        def bad_bits(bits, table: Flag):
-            return ~flags[table.bit_length() - 1] & ((bits == 0) | (bits > MAX_BITS))
-
-        window_overrun = [
-            ((size_out - 1) << (d.stride == 2)) >= size + pad
-            for size_out, size, pad in ((d.out_height, d.height, d.pad_top), (d.out_width, d.width, d.pad_left))
-        ]
-        shape = [getattr(d, name) == 0 for name in NONZERO]
-        shape += [
-            (d.stride != 1) & (d.stride != 2),
-            d.pad_top > 2,
-            d.pad_left > 2,
-            d.log2_row_parts > 4,
-            (d.sample_parts << d.log2_row_parts[:3]) > self._config.clusters,
-            (d.stationary_stride_n != 0) & (d.tile_samples != 1),
-            *window_overrun,
-            flat & ((d.height != 1) | (d.out_height != 1) | (d.tile_rows != 1) | (d.row_groups != 3)),
-            flat & ((d.pad_top != 0) | (d.pad_left != 0) | (d.k_tail == 0) | (d.k_tail > TAPS)),
-            ~flat & (d.k_tail != 1),
-            ~flat & (3 * d.row_groups < ((d.tile_rows - 1) << (d.stride == 2)) + 3),
-        ]
-
-        def any_of(terms):
-            result = 0
-            for term in terms:
-                result |= term
-            return result
-
-        with m.If((d.opcode != Opcode.WINDOW) & (d.opcode != Opcode.FLAT)):
-            m.d.comb += error.eq(Error.OPCODE)
-        with m.Elif(flags[Flag.OUT16.bit_length() - 1] & flags[Flag.OUT64.bit_length() - 1]):
-            m.d.comb += error.eq(Error.FLAGS)
-        with m.Elif(bad_bits(d.stream_bits, Flag.STREAM_TABLE) | bad_bits(d.stationary_bits, Flag.STATIONARY_TABLE)):
-            m.d.comb += error.eq(Error.PRECISION)
-        with m.Elif(any_of(getattr(d, name)[:3] != 0 for name in ALIGNED)):
-            m.d.comb += error.eq(Error.ALIGNMENT)
-        with m.Elif(any_of(shape)):
-            m.d.comb += error.eq(Error.SHAPE)
-        return error
-
     def elaborate(self, platform):
         m = Module()
         config = self._config
@@ -122,7 +70,8 @@ class Tiler(wiring.Component):
             flat.eq(d.opcode == Opcode.FLAT),
             out_format.eq(Mux(flag(Flag.OUT16), 0, Mux(flag(Flag.OUT64), 2, 1))),
         ]
-        error = self._check(m, d, flat)
+        m.submodules.check = check = DescriptorCheck(config)
+        m.d.comb += check.descriptor.eq(d)
 
         # One multiplier serves all sizes; a product is there in the state after the one that names its factors.
         left, right, product = Signal(SIZE), Signal(SIZE), Signal(2 * SIZE)
@@ -171,14 +120,14 @@ class Tiler(wiring.Component):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.sync += [
-                    failed.eq(error),
+                    failed.eq(check.error),
                     stationary_bits.eq(d.stationary_bits),
                     sample.eq(0),
                     *(base[name].eq(getattr(d, f"{name}_base")) for name in names),
                 ]
                 multiply(d.tile_rows, d.out_width)
                 m.next = "AREA"
-                with m.If(error != 0):
+                with m.If(check.error != 0):
                     m.next = "FAIL"
                 with m.Elif(flag(Flag.STATIONARY_TABLE)):
                     m.next = "STATIONARY BITS"

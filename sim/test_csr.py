@@ -53,7 +53,7 @@ class CsrBench(wiring.Component):
 
 @pytest.mark.parametrize("stall", [0.0, 0.6])
 def test_registers(stall):
-    assert run(CsrBench(), __name__, env={"STALL": stall}) == 7
+    assert run(CsrBench(), __name__, env={"STALL": stall}) == 8
 
 
 class Bench:
@@ -160,7 +160,7 @@ async def soft_reset(dut):
     await bench.write(CSR.CONTROL, Control.ENABLE)
     await bench.pulse("done")
     assert dut.enable.value == 1
-    await bench.write(CSR.CONTROL, Control.RESET)
+    await bench.write(CSR.CONTROL, Control.RESET | Control.ENABLE)
     await ClockCycles(dut.clk, 20)
     assert dut.reset_request.value == 1
     assert await bench.read(CSR.CONTROL) & Control.RESET
@@ -216,3 +216,17 @@ async def reads_and_writes_overlap(dut):
     order = [values.index(value) for value in seen if value in values]
     assert order == sorted(order)
     assert set(seen) <= {0, *values}
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def accesses_in_flight_stay_apart(dut):
+    bench = await Bench(dut).start()
+    registers = (CSR.RING_BASE, CSR.TAIL)
+    values = [(bench.rng.choice(registers), bench.rng.getrandbits(32)) for _ in range(40)]
+    for task in [cocotb.start_soon(bench.write(*value)) for value in values]:
+        await task
+    last = dict(values)
+    order = [bench.rng.choice((*registers, CSR.ID, CSR.VERSION)) for _ in range(40)]
+    answers = [await task for task in [cocotb.start_soon(bench.read(address)) for address in order]]
+    want = {CSR.ID: ID, CSR.VERSION: VERSION, **last}
+    assert answers == [want[address] for address in order]

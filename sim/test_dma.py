@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections import deque
 
 import cocotb
 import pytest
@@ -136,9 +137,18 @@ class Bench:
 
     async def _record(self):
         dut = self.dut
-        in_flight = {"ar": 0, "aw": 0}
+        in_flight, lengths, owed = {"ar": 0, "aw": 0}, deque(), 0
         while True:
             await RisingEdge(dut.clk)
+            if dut.rst.value:
+                in_flight, lengths, owed = {"ar": 0, "aw": 0}, deque(), 0
+                continue
+            # What the engines say of themselves may never be ahead of the bus.
+            assert not (dut.read_idle.value and in_flight["ar"])
+            assert not (dut.write_idle.value and in_flight["aw"])
+            assert not (dut.write_quiet.value and owed)
+            if dut.write__valid.value and dut.write__ready.value:
+                owed += Command.from_bits(dut.write__payload.value.to_unsigned()).beats
             for user, valid in enumerate((dut.beat0_valid, dut.beat1_valid)):
                 if valid.value:
                     beat = Beat.from_bits(dut.beat.value.to_unsigned())
@@ -154,10 +164,13 @@ class Bench:
                 if valid and ready:
                     self.bursts.append((name, addr.to_unsigned(), length.to_unsigned() + 1))
                     in_flight[name] += 1
+                    if name == "aw":
+                        lengths.append(length.to_unsigned() + 1)
             if dut.m_axi__rvalid.value and dut.m_axi__rready.value and dut.m_axi__rlast.value:
                 in_flight["ar"] -= 1
             if dut.m_axi__bvalid.value and dut.m_axi__bready.value:
                 in_flight["aw"] -= 1
+                owed -= lengths.popleft()
             assert max(in_flight.values()) <= self.outstanding
 
     def address(self, beats: int) -> int:

@@ -8,15 +8,24 @@ import references
 from references import random_tensor
 
 from host import open_board, ops
+from rtl.config import AcceleratorConfig
 
-RANDOM_CASES = 320
+#: For each configuration.
+RANDOM_CASES = 150
 #: (M, K, N) of BISMO's own tests, and a product that its on-chip memories refuse.
 BISMO_SIZES = [(64, 1024, 64), (64, 1024, 65), (64, 1024, 77), (17, 7, 11), (3, 64, 3)]
 
 
-@pytest.fixture(scope="module", params=["tiny", "sim"])
+CONFIGS = {
+    "tiny": AcceleratorConfig.preset("tiny"),
+    "sim": AcceleratorConfig.preset("sim"),
+    "popcount": AcceleratorConfig.preset("tiny", pe="popcount"),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
 def board(request):
-    with_rtl = open_board("sim", config=request.param)
+    with_rtl = open_board("sim", config=CONFIGS[request.param])
     yield with_rtl
     with_rtl.close()
 
@@ -49,7 +58,7 @@ def random_case(rng: np.random.Generator):
 
 def test_random_operations(board, rng):
     golden = open_board("golden", config=board.config)
-    for case in range(RANDOM_CASES // 2):  # for each of two configurations
+    for case in range(RANDOM_CASES):
         run, operands, plain = random_case(rng)
         on_rtl, on_golden = run(board, *operands), run(golden, *operands)
         assert on_rtl.dtype == np.int64

@@ -26,8 +26,8 @@ from .compiler import build, tools_version
 from .verilog import macros, verilog
 
 SLVERR, DECERR = 2, 3
-#: Cycles in one call into the model: short enough that Ctrl-C is heard.
-CHUNK = 500_000
+#: Cycles in one call into the model: short enough that Ctrl-C is heard, even of the largest array.
+CHUNK = 20_000
 #: Cycles after which a program is taken for stuck.
 TIMEOUT = 2_000_000_000
 

@@ -1,0 +1,148 @@
+"""One cluster driven at its own ports: every control input at the cycle that the cluster states."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import cocotb
+import numpy as np
+from cocotb.triggers import ReadOnly, RisingEdge
+
+from rtl import cluster as timing
+from rtl.cells import Select
+from rtl.cluster import Cluster
+from rtl.config import ACC_BITS, BEAT_WORDS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
+from rtl.control import DRAIN_ROWS, ROW_BANKS, fill, step, table_step
+from sim.array_model import ClusterModel
+from sim.bench import run
+from sim.streams import start
+
+CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
+FILL, TABLE, ADDR = fill(CONFIG), table_step(CONFIG), step(CONFIG)["addr"].shape
+POSITIONS = 10
+PORTS = [name for name, member in Cluster.ports(CONFIG).items() if name != "drained"]
+
+
+def test_cluster():
+    assert run(Cluster(CONFIG), __name__) == 1
+
+
+def packed(layout, values) -> int:
+    return layout.const(values).as_value().value
+
+
+class Script:
+    """What each port carries in each cycle; 0 where nothing is said."""
+
+    def __init__(self):
+        self.values = defaultdict(dict)
+        self.end = 0
+
+    def at(self, cycle: int, port: str, value: int) -> None:
+        assert port not in self.values[cycle], f"{port} is used twice in cycle {cycle}"
+        self.values[cycle][port] = value
+        self.end = max(self.end, cycle)
+
+
+def write_tables(script: Script, cycle: int, context: int, signed: bool) -> int:
+    """The table steps that turn weight tile 0 into a context, as `TableLoader` makes them. Returns the cycle after."""
+    for row in range(CONFIG.rows):
+        steps = defaultdict(dict)
+        for tap in range(TAPS):
+            steps[cycle + tap]["fetch_addr"] = row * TAPS + tap
+            steps[cycle + tap + 1]["capture"] = 1 << tap
+        first = cycle + TAPS + 1
+        for entry in range(16):
+            gray = entry ^ entry >> 1
+            lane = (entry & -entry).bit_length() - 1 if entry else 0
+            steps[first + entry] |= {"start": int(entry == 0), "lane": lane, "leave": int(not gray >> lane & 1)}
+            steps[first + entry]["signed"] = int(signed)
+            steps[first + entry + 1] |= {"write": 1 << row, "entry": gray, "context": context}
+        for when, values in steps.items():
+            script.at(when, "table", packed(TABLE, values))
+        cycle = first + 17
+    return cycle
+
+
+@cocotb.test()
+async def passes(dut):
+    rng = np.random.default_rng(random.getrandbits(32))
+    model = ClusterModel(CONFIG)
+    script, cycle = Script(), 0
+    for bank in range(ROW_BANKS):
+        for addr in range(CONFIG.stream_depth):
+            words = rng.integers(0, 1 << WORD_CHANNELS, BEAT_WORDS)
+            data = sum(int(word) << WORD_CHANNELS * j for j, word in enumerate(words))
+            values = {"stream": 1, "row_bank": bank, "addr": [addr] * BEAT_WORDS, "data": data}
+            script.at(cycle, "fill", packed(FILL, values))
+            script.at(cycle, "take", int(addr != 7))  # another cluster's
+            if addr != 7:
+                model.words[bank, :, addr] = words
+            cycle += 1
+    checks = {}  # cycle -> four sums
+    for n in range(3):
+        signed, context = bool(n % 2), n % 2
+        digits = rng.integers(-8 if signed else 0, 8 if signed else 16, (CONFIG.rows, LANES))
+        for beat, nibbles in enumerate((digits & 15).reshape(-1, WORD_CHANNELS)):
+            data = sum(int(v) << 4 * c for c, v in enumerate(nibbles))
+            script.at(cycle, "fill", packed(FILL, {"weight": 1, "weight_addr": beat, "data": data}))
+            script.at(cycle, "take", 1)
+            cycle += 1
+        model.digits[context] = digits
+        cycle = write_tables(script, cycle, context, signed)
+        for position in range(POSITIONS):
+            planes = int(rng.integers(1, 4))
+            for plane in range(planes):
+                s = {
+                    "addr": rng.integers(0, CONFIG.stream_depth, (ROW_BANKS, BEAT_WORDS)).tolist(),
+                    "column": int(rng.integers(BEAT_WORDS)),
+                    "row": int(rng.integers(ROW_BANKS)),
+                    "kill": int(rng.integers(1 << TAPS)) if rng.random() < 0.3 else 0,
+                    "context": context,
+                    "weight": int(rng.choice([-1, 1])) << int(rng.integers(16)),
+                    "upper": int(rng.integers(2)),
+                    "first": plane == 0,
+                    "clear": n == 0,
+                    "last": plane == planes - 1,
+                    "position": position,
+                }
+                # addr 7 was never written here: its words are unknown
+                s["addr"] = [[8 if a == 7 else a for a in row] for row in s["addr"]]
+                script.at(cycle, "addr", packed(ADDR, s["addr"]))
+                script.at(cycle + timing.COLUMN_CYCLE, "column", s["column"])
+                script.at(cycle + timing.KILL_CYCLE, "row", s["row"])
+                script.at(cycle + timing.KILL_CYCLE, "kill", s["kill"])
+                script.at(cycle + timing.CONTEXT_CYCLE, "context", context)
+                script.at(cycle + timing.BIAS_CYCLE, "unsigned_digit", int(not signed))
+                script.at(cycle + timing.WEIGHT_CYCLE, "weight", s["weight"] & (1 << 18) - 1)
+                script.at(cycle + timing.WEIGHT_CYCLE, "upper", s["upper"])
+                if s["first"]:
+                    script.at(cycle + timing.READ_CYCLE, "read_addr", position)
+                base = (Select.ZERO if s["clear"] else Select.C) if s["first"] else Select.ACC
+                script.at(cycle + timing.SELECT_CYCLE, "select", base.value)
+                if s["last"]:
+                    script.at(cycle + timing.STORE_CYCLE, "write", 1)
+                    script.at(cycle + timing.STORE_CYCLE, "write_addr", position)
+                model.step(s)
+                cycle += 1
+        cycle += timing.STORE_CYCLE + 2
+        for position in range(POSITIONS):
+            for quad in range(CONFIG.rows // DRAIN_ROWS):
+                script.at(cycle, "read_addr", position)
+                script.at(cycle + 1, "quad", quad)
+                # After the register of `read_addr`: the buffer, the multiplexer.
+                checks[cycle + 3] = [int(v) for v in model.sums[position][quad * DRAIN_ROWS :][:DRAIN_ROWS]]
+                cycle += 1
+        cycle += 4
+    await start(dut, **dict.fromkeys(PORTS, 0))
+    for now in range(script.end + 5):
+        for port in PORTS:
+            getattr(dut, port).value = script.values[now].get(port, 0)
+        await ReadOnly()
+        if now in checks:
+            raw = dut.drained.value.to_unsigned()
+            sums = [raw >> ACC_BITS * k & (1 << ACC_BITS) - 1 for k in range(DRAIN_ROWS)]
+            assert [s - (s >> ACC_BITS - 1 << ACC_BITS) for s in sums] == checks.pop(now)
+        await RisingEdge(dut.clk)
+    assert not checks

@@ -1,0 +1,357 @@
+"""The descriptor front end: ring, precision tables, checks, and every tile field by field against a plain model."""
+
+from __future__ import annotations
+
+import random
+
+import cocotb
+import numpy as np
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
+
+from rtl.config import BEAT_BYTES, AcceleratorConfig
+from rtl.dma import Beat, Command
+from rtl.fetch import Fetch
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
+from rtl.tiler import Tiler
+from rtl.tiles import exec_tile, load_tile, store_tile
+from sim.bench import run
+from sim.golden import check
+from sim.streams import StreamSink, StreamSource, start
+
+CONFIG = AcceleratorConfig.preset("tiny")
+RING, RING_ENTRIES, TABLE = 0x400, 4, 0x2000
+LAYOUTS = {"load": load_tile(CONFIG), "execute": exec_tile(CONFIG), "store": store_tile(CONFIG)}
+
+
+class FrontEnd(wiring.Component):
+    """Fetch and Tiler, with the memory and the three queues as ports."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "tail": In(32),
+                "head": Out(32),
+                "command": Out(stream.Signature(Command)),
+                "beats": In(stream.Signature(Beat)),
+                **{name: Out(stream.Signature(layout)) for name, layout in LAYOUTS.items()},
+                "completed": In(32),
+                "quiescent": In(1),
+                "error": Out(8),
+                "error_index": Out(32),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fetch = fetch = Fetch()
+        m.submodules.tiler = tiler = Tiler(CONFIG)
+        wiring.connect(m, fetch.o, tiler.i)
+        wiring.connect(m, tiler.lookup, fetch.lookup)
+        wiring.connect(m, fetch.command, wiring.flipped(self.command))
+        for name in LAYOUTS:
+            wiring.connect(m, getattr(tiler, name), wiring.flipped(getattr(self, name)))
+        m.d.comb += [
+            fetch.enable.eq(self.error == 0),
+            fetch.ring_base.eq(RING),
+            fetch.ring_mask.eq(RING_ENTRIES - 1),
+            fetch.tail.eq(self.tail),
+            fetch.beat.eq(self.beats.payload),
+            fetch.beat_valid.eq(self.beats.valid),
+            self.beats.ready.eq(1),
+            tiler.looked_up.eq(fetch.looked_up),
+            tiler.completed.eq(self.completed),
+            tiler.quiescent.eq(self.quiescent),
+            self.head.eq(fetch.head),
+            self.error.eq(tiler.error),
+            self.error_index.eq(tiler.error_index),
+            self.idle.eq(tiler.idle & fetch.idle),
+        ]
+        return m
+
+
+def test_front_end():
+    assert run(FrontEnd(), __name__) == 3
+
+
+def decoder(name: str):
+    layout = LAYOUTS[name]
+
+    def decode(raw: int) -> dict:
+        fields = layout.from_bits(raw)
+        return {key: int(getattr(fields, key)) for key in layout.members}
+
+    return decode
+
+
+def tiles_of(d: Descriptor, index: int, table: np.ndarray) -> list[dict[str, dict]]:
+    """The tiles of a descriptor as the front end's contract has them. `table` holds the precision bytes from TABLE."""
+    flat = d.opcode == Opcode.FLAT
+    stationary = int(table[d.stationary_table - TABLE]) if d.flags & Flag.STATIONARY_TABLE else d.stationary_bits
+    if not stationary:
+        return []
+    bits = [
+        int(table[d.stream_table - TABLE + n]) if d.flags & Flag.STREAM_TABLE else d.stream_bits
+        for n in range(d.samples)
+    ]
+    plane_beats = -(-d.width // 4)
+    pitch = plane_beats + flat
+    out_format = 0 if d.flags & Flag.OUT16 else 2 if d.flags & Flag.OUT64 else 1
+    made, n = [], 0
+    while n < d.samples:
+        if not bits[n]:
+            n += 1
+            continue
+        most = d.sample_parts * d.tile_samples
+        count = 1
+        while count < most and n + count < d.samples and bits[n + count] == bits[n]:
+            count += 1
+        slots = -(-count // d.sample_parts)
+        planes, offset = bits[n], 0
+        for y in range(0, d.out_height, d.tile_rows):
+            rows = min(d.tile_rows, d.out_height - y)
+            top = y * d.stride - d.pad_top
+            first = max(top, 0)
+            last = 0 if flat else min(top + (rows - 1) * d.stride + 2, d.height - 1)
+            shared = {"flat": int(flat), "planes": planes, "digits": -(-stationary // 4)}
+            shared |= {"k_blocks": d.k_blocks, "row_blocks": d.row_blocks}
+            sizes = {"plane_pitch": pitch, "row_words": planes * pitch, "sample_words": planes * pitch * d.row_groups}
+            signed = int(bool(d.flags & Flag.STATIONARY_SIGNED))
+            load = {
+                **shared,
+                **sizes,
+                "index": index,
+                "signed": signed,
+                "samples": count,
+                "parts": d.sample_parts,
+                "log2_row_parts": d.log2_row_parts,
+                "k_tail": d.k_tail,
+                "first_bank": 0 if flat else first - top,
+                "run_beats": (last - first + 1) * planes * plane_beats,
+                "plane_beats": plane_beats,
+                "stream_addr": d.stream_base + n * d.stream_stride_n + first * planes * plane_beats * BEAT_BYTES,
+                "stream_stride_n": d.stream_stride_n,
+                "stream_stride_c": d.stream_stride_c,
+                "own_stationary": int(d.stationary_stride_n != 0),
+                "stationary_addr": d.stationary_base + n * d.stationary_stride_n,
+                "stationary_stride_n": d.stationary_stride_n,
+                "stationary_stride_k": d.stationary_stride_k,
+                "stationary_stride_m": d.stationary_stride_m,
+            }
+            execute = {
+                **shared,
+                **sizes,
+                "stream_signed": int(bool(d.flags & Flag.STREAM_SIGNED)),
+                "signed": signed,
+                "samples": slots,
+                "rows": rows,
+                "out_width": d.out_width,
+                "stride": d.stride,
+                "top": top,
+                "left": d.pad_left,
+                "height": d.height,
+                "width": d.width,
+            }
+            store = {
+                "index": index,
+                "end": 0,
+                "interrupt": int(bool(d.flags & Flag.INTERRUPT)),
+                "format": out_format,
+                "samples": count,
+                "parts": d.sample_parts,
+                "log2_row_parts": d.log2_row_parts,
+                "row_blocks": d.row_blocks,
+                "area": rows * d.out_width,
+                "block_positions": rows * d.out_width * slots,
+                "out_addr": d.out_base + n * d.out_stride_n + offset,
+                "out_stride_n": d.out_stride_n,
+                "out_stride_m": d.out_stride_m,
+            }
+            offset += rows * d.out_width * CONFIG.rows * (2 << out_format)
+            made.append({"load": load, "execute": execute, "store": store})
+        n += count
+    return made
+
+
+def descriptor(rng, **changes) -> Descriptor:
+    """A random valid descriptor."""
+    while True:
+        flat = bool(rng.integers(2))
+        stride = int(rng.integers(1, 3))
+        formats = [Flag(0), Flag.OUT16, Flag.OUT64]
+        tables = Flag.STREAM_TABLE * int(rng.integers(2)) | Flag.STATIONARY_TABLE * int(rng.integers(2))
+        d = Descriptor(
+            opcode=Opcode.FLAT if flat else Opcode.WINDOW,
+            flags=Flag(int(rng.integers(4))) | tables | formats[rng.integers(3)] | Flag.INTERRUPT,
+            stream_bits=int(rng.integers(1, 8)),
+            stationary_bits=int(rng.integers(1, 17)),
+            samples=int(rng.integers(1, 9)),
+            height=1 if flat else int(rng.integers(1, 20)),
+            width=int(rng.integers(1, 20)),
+            out_height=1 if flat else int(rng.integers(1, 12)),
+            out_width=int(rng.integers(1, 12)),
+            k_blocks=int(rng.integers(1, 4)),
+            row_blocks=int(rng.integers(1, 3)),
+            k_tail=int(rng.integers(1, 10)) if flat else 1,
+            tile_samples=int(rng.integers(1, 4)),
+            sample_parts=int(rng.integers(1, 3)),
+            log2_row_parts=int(rng.integers(0, 2)),
+            stride=stride,
+            pad_top=0 if flat else int(rng.integers(0, 3)),
+            pad_left=0 if flat else int(rng.integers(0, 3)),
+            **{name: 8 * int(rng.integers(1 << 20)) for name in ("stream_base", "stationary_base", "out_base")},
+            **{f"stream_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nc"},
+            **{f"stationary_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "km"},
+            **{f"out_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nm"},
+            stationary_stride_n=8 * int(rng.integers(2)),
+            stream_table=TABLE + int(rng.integers(40)),
+            stationary_table=TABLE + 60 + int(rng.integers(4)),
+        )
+        d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
+        d.row_groups = 3 if flat else -(-((d.tile_rows - 1) * stride + 3) // 3)
+        widest = Descriptor(**{**vars(d), "flags": 0, "stream_bits": 7})
+        if check(CONFIG, d) == check(CONFIG, widest) == Error.NONE:
+            return Descriptor(**{**vars(d), **changes})
+
+
+class Bench:
+    """Memory, queues with back-pressure, and the completion count."""
+
+    def __init__(self, dut, stall: float):
+        self.dut = dut
+        self.rng = np.random.default_rng(random.getrandbits(32))
+        self.memory = np.zeros(0x3000, np.uint8)
+        bits = np.repeat(self.rng.integers(0, 8, 32), 2)
+        bits[60:] = self.rng.integers(0, 17, 4)
+        self.memory[TABLE : TABLE + 64] = bits
+        self.commands = StreamSink(dut, "command", stall=0.3)
+        self.beats = StreamSource(dut, "beats", idle=0.3)
+        self.sinks = {name: StreamSink(dut, name, stall=stall, decode=decoder(name)) for name in LAYOUTS}
+        cocotb.start_soon(self._memory())
+
+    @property
+    def table(self) -> np.ndarray:
+        return self.memory[TABLE : TABLE + 64]
+
+    async def _memory(self):
+        served = 0
+        while True:
+            await self.commands.wait(served + 1)
+            await ClockCycles(self.dut.clk, int(self.rng.integers(1, 20)))
+            wanted = Command.from_bits(self.commands.items[served])
+            served += 1
+            for i in range(wanted.beats):
+                word = self.memory[wanted.addr + BEAT_BYTES * i :][:BEAT_BYTES].tobytes()
+                last = int(i == wanted.beats - 1)
+                beat = Beat.const({"data": int.from_bytes(word, "little"), "last": last})
+                self.beats.put(beat.as_value().value)
+
+    def place(self, number: int, d: Descriptor) -> None:
+        address = RING + number % RING_ENTRIES * DESCRIPTOR_BYTES
+        self.memory[address : address + DESCRIPTOR_BYTES] = d.pack()
+
+    async def fetched(self, count: int) -> None:
+        while self.dut.head.value.to_unsigned() < count:
+            await RisingEdge(self.dut.clk)
+
+
+async def bench(dut, stall=0.4) -> Bench:
+    await start(dut, tail=0, completed=0, quiescent=1)
+    return Bench(dut, stall)
+
+
+@cocotb.test()
+async def tiles(dut):
+    """Random descriptors, many times around the ring; tiles go to all three queues at once."""
+    b = await bench(dut)
+    expected = []
+    count = 30
+    for number in range(count):
+        d = descriptor(b.rng)
+        b.place(number, d)
+        made = tiles_of(d, number, b.table)
+        expected += made
+        dut.tail.value = number + 1
+        await b.fetched(number + 1)
+        end = {"index": number, "end": 1, "interrupt": 1}
+        expected.append({"store": end})
+    stores = await b.sinks["store"].wait(len(expected))
+    for got, wanted in zip(stores, (item["store"] for item in expected), strict=True):
+        assert {key: got[key] for key in wanted} == wanted
+    for name in ("load", "execute"):
+        wanted = [item[name] for item in expected if name in item]
+        assert b.sinks[name].items == wanted
+
+
+@cocotb.test()
+async def fences(dut):
+    """A fenced descriptor makes no tile until all before it have completed."""
+    b = await bench(dut, stall=0.0)
+    for number in range(3):
+        d = descriptor(b.rng, samples=1)
+        d.flags &= ~(Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)
+        d.flags |= Flag.FENCE
+        b.place(number, d)
+    dut.tail.value = 3
+    for number in range(3):
+        while not b.sinks["store"].items or not b.sinks["store"].items[-1]["end"]:
+            await RisingEdge(dut.clk)
+        await ClockCycles(dut.clk, 200)
+        seen = {item["index"] for item in b.sinks["store"].items}
+        assert seen == {number}
+        b.sinks["store"].items.clear()
+        dut.completed.value = number + 1
+
+
+BAD = (
+    (Error.OPCODE, {"opcode": 0}),
+    (Error.FLAGS, {"flags": Flag.OUT16 | Flag.OUT64}),
+    (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
+    (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
+    (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": TABLE + 64}),
+    (Error.PRECISION, {"flags": Flag.STATIONARY_TABLE, "stationary_table": TABLE + 64}),
+    *((Error.ALIGNMENT, {name: 4}) for name in ("stream_base", "stationary_stride_k", "out_stride_m")),
+    *((Error.SHAPE, {name: 0}) for name in ("samples", "width", "k_blocks", "tile_rows", "sample_parts", "stride")),
+    (Error.SHAPE, {"pad_left": 3}),
+    (Error.SHAPE, {"log2_row_parts": 5}),
+    (Error.SHAPE, {"k_tail": 10}),
+    (Error.SHAPE, {"out_width": 400}),
+    (Error.SHAPE, {"tile_samples": 255}),
+    (Error.SHAPE, {"row_groups": 1000}),
+)
+
+
+@cocotb.test()
+async def errors(dut):
+    """Every kind of bad descriptor: code and index, after the tiles before it; nothing is fetched behind it."""
+    b = await bench(dut)
+    b.memory[TABLE + 64] = 200
+    for error, changes in BAD:
+        good = descriptor(b.rng)
+        good.flags &= ~(Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)
+        bad = Descriptor(**{**vars(good), **changes})
+        in_table = bad.flags & (Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)  # seen only when the byte is read
+        assert in_table or check(CONFIG, bad) == error
+        for number, d in enumerate((good, bad, good)):
+            b.place(number, d)
+        dut.quiescent.value = 0
+        dut.tail.value = 3
+        await ClockCycles(dut.clk, 600)
+        await ReadOnly()
+        assert dut.error.value == Error.NONE, "reported before the work before it is done"
+        await RisingEdge(dut.clk)
+        dut.quiescent.value = 1
+        await ClockCycles(dut.clk, 5)
+        assert (dut.error.value.to_unsigned(), dut.error_index.value.to_unsigned()) == (error, 1)
+        assert sum(item["end"] for item in b.sinks["store"].items) == 1
+        b.beats.clear()
+        for sink in b.sinks.values():
+            sink.items.clear()
+        dut.tail.value = 0
+        dut.rst.value = 1
+        await ClockCycles(dut.clk, 40)
+        dut.rst.value = 0
+        await RisingEdge(dut.clk)
