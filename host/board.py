@@ -26,6 +26,9 @@ RESERVED_BYTES = RING_BYTES
 
 BOARDS = ("golden", "sim", "torch", "zc706", "tcp://HOST:PORT")
 
+#: Behind the name of a board that has no clock: report the cycles that its accelerator would take (`host.cycles`).
+WITH_CYCLES = "+cycles"
+
 MISSING_TORCH = "{} needs PyTorch, which is not installed: pip install 'fractrain-fpga[torch]'"
 
 
@@ -174,6 +177,7 @@ def open_board(name: str, **options) -> Board:
     ----------
     name : `"golden"`, the numpy model; `"torch"`, the same products in PyTorch, on a CPU or GPU; or `"sim"`, the RTL
         compiled into a simulator.
+        `"golden+cycles"` and `"torch+cycles"` report the accelerator's cycles by a model (`host.cycles`).
     options : for all, `config`: an `AcceleratorConfig` or the name of a preset, by default `"sim"`. For `"golden"`
         `memory_bytes`; for `"torch"` `device`, by default `"cpu"`; for `"sim"` what `sim.verilated.VerilatedTransport`
         takes (`waves`, `read_latency`, ...).
@@ -190,6 +194,10 @@ def open_board(name: str, **options) -> Board:
             f"board {name!r} needs the hardware and a driver for it, which this release does not contain; "
             "'golden', 'torch' and 'sim' run everywhere"
         )
+    if name in ("golden" + WITH_CYCLES, "torch" + WITH_CYCLES):
+        from host.cycles import modelled
+
+        return modelled(open_board(name.removesuffix(WITH_CYCLES), **options))
     if name not in BOARDS:
         raise ValueError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
     config = options.pop("config", "sim")

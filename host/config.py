@@ -72,7 +72,7 @@ class TrainConfig:
             if not ok:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}, must be {want}")
 
-        check(self.board == "torch" or self.device == "cpu", "device", "cpu for every board but torch")
+        check(self.on_torch or self.device == "cpu", "device", "cpu for every board but torch")
         check(self.model in MODELS, "model", "one of " + ", ".join(MODELS))
         check(self.schedule in SCHEDULES, "schedule", "one of " + ", ".join(SCHEDULES))
         for name, default in zip(("fw", "bw"), SCHEDULES[self.schedule], strict=True):
@@ -98,6 +98,11 @@ class TrainConfig:
         check(0 <= self.momentum < 1, "momentum", "from 0 to below 1")
         check(self.weight_decay >= 0, "weight_decay", "0 or more")
         check(self.seed >= 0, "seed", "0 or more")
+
+    @property
+    def on_torch(self) -> bool:
+        """Whether the board computes in PyTorch, with or without modelled cycles."""
+        return self.board.split("+")[0] == "torch"
 
     @property
     def stages(self) -> tuple[Precision, ...]:

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         # A summary stands for a run that has ended, and this one has not.
         (out / "summary.json").unlink(missing_ok=True)
-        board = open_board(config.board, **({"device": config.device} if config.board == "torch" else {}))
+        board = open_board(config.board, **({"device": config.device} if config.on_torch else {}))
     except (ValueError, OSError, RuntimeError) as error:
         return _fail(error, status=2)
     try:

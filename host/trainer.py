@@ -273,6 +273,7 @@ class Trainer:
         progress, train = self.progress, self.progress.train
         return {
             "board": self.config.board,
+            "cycles_modelled": getattr(self.board, "modelled", False),
             "test_accuracy": progress.records[-1]["test_accuracy"],
             "epochs": progress.epoch,
             "iterations": progress.iteration,

@@ -43,6 +43,7 @@ class Accelerator(wiring.Component):
         m = Module()
         config = self.config
         reset = Signal()  # of everything but the CSRs
+        halt = Signal()  # no new bursts
 
         def unit(name: str, component):
             m.submodules[name] = ResetInserter(reset)(component)
@@ -98,7 +99,8 @@ class Accelerator(wiring.Component):
             fetch.beat_valid.eq(arbiter.o0_valid),
             load.beat.eq(reader.o),
             load.beat_valid.eq(arbiter.o1_valid),
-            store.quiet.eq(writer.quiet),
+            # A refused access is known one cycle after its response; nothing may complete from then on.
+            store.quiet.eq(writer.quiet & ~writer.fault.valid & ~halt),
         ]
 
         # Buffer slots go round: LOAD fills, the table loader and EXEC use, STORE empties.
@@ -159,7 +161,6 @@ class Accelerator(wiring.Component):
                 m.d.sync += [error.eq(tiler.error), error_index.eq(tiler.error_index)]
 
         # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.
-        halt = Signal()
         m.d.comb += [
             halt.eq(csr.reset_request | (error >= Error.AXI_FETCH)),
             reader.halt.eq(halt),

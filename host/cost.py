@@ -1,0 +1,176 @@
+"""What a training run costs: FracTrain's computational cost (CC), the cost as executed, and what savings turn into.
+
+CC is in 32-bit MACs: multiply-accumulates * (bits_a / 32) * (bits_b / 32), as in FracTrain (arXiv 2012.13113), section
+4.1. Three figures say different things of one run:
+
+* *paper*: forward MACs of every layer at the stage's widths, charged three times (f*f for the forward pass, f*g for
+  each of the two backward passes), as in the released code (`cr` of train_pfq.py) and its tables. The input gradient of
+  the first layer, which nobody computes, is charged; a gate, corrections and evaluation are not.
+* *executed*: what the run charged to its board: first convolution and shortcuts at the widths they really had, a gate
+  and corrections where they ran there, no input gradient of the first layer. Evaluation is counted apart.
+* *digits*: as executed, with the stationary operand filled up to whole 4-bit digits, which is the work of the array.
+
+Everything is computed from metrics.jsonl and summary.json of a run, and the shapes of its network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from host.layout import ceil_div
+from host.quantise import Precision
+from host.workload import Work
+from rtl.config import DIGIT_BITS
+
+#: bits * bits of a 32-bit MAC.
+FULL = 32 * 32
+
+#: Energy of a beat of DRAM in pJ a bit: Bit Fusion's simulator, bitfusion/src/simulator/stats.py.
+DRAM_PJ_PER_BIT = 15.0
+#: Energy of an 8 x 8-bit multiplication and a 32-bit addition in pJ, 45 nm: M. Horowitz, ISSCC 2014, figure 1.1.9.
+MULTIPLY_PJ, ADD_PJ = 0.2, 0.1
+
+
+def forward_macs(work: Work) -> int:
+    """Multiply-accumulates of a layer's forward pass for one sample."""
+    if len(work.w) == 2:
+        return prod(work.w)
+    return prod(work.out) * prod(work.w[1:])
+
+
+def paper_cc(works: Sequence[Work], precision: Precision) -> float:
+    """CC of one sample as the paper counts it, in 32-bit MACs."""
+    f, g = precision.fw, precision.bw
+    return sum(forward_macs(work) for work in works) * (f * f + 2 * f * g) / FULL
+
+
+def executed_cc(works: Sequence[Work], precision: Precision, edge_bits: int, *, digits: bool = False) -> float:
+    """CC of one sample as executed, in 32-bit MACs.
+
+    Parameters
+    ----------
+    works : layers in order; the first and the last are never narrower than `edge_bits`.
+    digits : fill the stationary operand up to whole digits. It is the weight, or of two the one that costs less.
+    """
+    total = 0
+    for work in works:
+        edge = work.first or work is works[-1]
+        widths = precision.at_least(edge_bits) if edge else precision
+        f, g = widths.fw, widths.bw
+        filled = {bits: ceil_div(bits, DIGIT_BITS) * DIGIT_BITS if digits else bits for bits in (f, g)}
+        costs = {
+            "forward": filled[f] * f,
+            "input grad": filled[f] * g,
+            "weight grad": min(filled[f] * g, filled[g] * f),
+        }
+        total += forward_macs(work) * sum(costs[which] for which in work.passes)
+    return total / FULL
+
+
+def segments(summary: Mapping[str, Any], first: int, last: int) -> Iterator[tuple[int, Precision]]:
+    """(iterations, precision) of the stages in the iterations from `first` up to, but not including, `last`."""
+    config = summary["config"]
+    starts = [(0, Precision(config["fw"][0], config["bw"][0]))]
+    starts += [(s["iteration"], Precision(s["fw"], s["bw"])) for s in summary["stage_switches"]]
+    ends = [start for start, _ in starts[1:]] + [last]
+    for (start, precision), end in zip(starts, ends, strict=True):
+        if (count := min(end, last) - max(start, first)) > 0:
+            yield count, precision
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of the first epochs of a run; None where the run's files do not tell.
+
+    Attributes
+    ----------
+    epochs : how many.
+    accuracy : on the test split behind the last of them.
+    paper, executed, digits : CC in 32-bit MACs, see above.
+    cycles : of the accelerator's clock, training only.
+    ddr_bytes : read and written in training.
+    """
+
+    epochs: int
+    accuracy: float
+    paper: float | None
+    executed: float
+    digits: float | None
+    cycles: int | None
+    ddr_bytes: int | None
+
+    @property
+    def joules(self) -> float | None:
+        """Energy by a model, not measured: bit-serial MACs and DRAM at the constants above; nothing else counts."""
+        if self.ddr_bytes is None:
+            return None
+        macs = self.executed * FULL / 64  # in MACs of 8 x 8 bits
+        return (macs * (MULTIPLY_PJ + ADD_PJ) + self.ddr_bytes * 8 * DRAM_PJ_PER_BIT) * 1e-12
+
+
+def run_cost(
+    records: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    works: Sequence[Work] | None = None,
+    samples: int = 0,
+    *,
+    best: bool = False,
+) -> Cost:
+    """Cost of a run, or with `best` up to the end of the epoch of its (first) best test accuracy.
+
+    Parameters
+    ----------
+    records : lines of metrics.jsonl.
+    summary : content of summary.json.
+    works, samples : layers of the network and samples of an epoch. Without them, and in runs whose widths the samples
+        choose for themselves (those log `cp`), the figures that need them are None, unless `cp` gives the paper's.
+    """
+    if best:
+        accuracies = [record["test_accuracy"] for record in records]
+        records = records[: accuracies.index(max(accuracies)) + 1]
+    gated = any("cp" in record for record in records)
+    paper = digits = 0.0
+    begin = 0
+    for record in records:
+        end = record["iteration"]
+        for count, precision in () if works is None else segments(summary, begin, end):
+            part = samples * count / (end - begin)
+            edge_bits = summary["config"]["edge_bits"]
+            if gated:  # cp is the cost in % of that at 32 bits
+                paper += part * 3 * sum(forward_macs(work) for work in works) * record["cp"] / 100
+                continue
+            paper += part * paper_cc(works, precision)
+            ratio = executed_cc(works, precision, edge_bits, digits=True) / executed_cc(works, precision, edge_bits)
+            digits += record["bit_macs"] / FULL * ratio * count / (end - begin)
+        begin = end
+
+    def total(name: str) -> int | None:
+        values = [record[name] for record in records]
+        return None if None in values else sum(values)
+
+    return Cost(
+        epochs=len(records),
+        accuracy=records[-1]["test_accuracy"],
+        paper=None if works is None else paper,
+        executed=total("bit_macs") / FULL,
+        digits=None if works is None or gated else digits,
+        cycles=total("cycles"),
+        ddr_bytes=total("ddr_bytes"),
+    )
+
+
+def saving(value: float | None, reference: float | None) -> float | None:
+    """1 - value / reference; None if either is unknown or there is nothing to save."""
+    return None if value is None or not reference else 1 - value / reference
+
+
+def conversion(cost: Cost, reference: Cost, cc: str = "paper") -> float | None:
+    """Saving conversion: latency saving / CC saving against `reference`; None if unknown or if no CC was saved.
+
+    `cc` names the CC: paper, executed or digits.
+    """
+    latency, computation = (saving(getattr(cost, n), getattr(reference, n)) for n in ("cycles", cc))
+    return None if latency is None or computation is None or computation <= 0 else latency / computation

@@ -1,0 +1,155 @@
+"""The cycle model against the RTL: every product of a network, its counter `busy` and its bytes on the bus.
+
+`pytest -m slow sim/test_cycle_model.py -s` prints the whole comparison as a table.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from references import random_tensor
+
+from host import QTensor, open_board, ops
+from host import cycle_units as units
+from host.bench import difference, print_table
+from host.board import MemoryBoard
+from host.cycle_front import RECEIVED
+from host.cycles import Ddr, modelled
+from host.quantise import Precision
+from host.workload import Work, network, product
+from rtl import array, control, execute, store, table
+
+#: Accepted error of the model, in % of the cycles.
+ACCEPTED = 1.0
+IMAGE = (3, 32, 32)
+COLUMNS = {
+    "layer": "{layer}",
+    "pass": "{pass}",
+    "bits": "{bits}",
+    "RTL": "{rtl:,}",
+    "model": "{model:,}",
+    "error": "{error:+.2f}%",
+}
+
+
+@pytest.fixture(scope="module")
+def board():
+    with_rtl = open_board("sim")
+    yield modelled(with_rtl)
+    with_rtl.close()
+
+
+def compare(board: MemoryBoard, run) -> tuple[int, int]:
+    """(cycles of the RTL, cycles of the model); the bytes of both are equal."""
+    rtl, ours = board.board.counters(), board.counters()
+    run(board)
+    rtl, ours = difference(board.board.counters(), rtl), difference(board.counters(), ours)
+    assert rtl["planes_skipped"] == 0
+    for name in ("read_bytes", "write_bytes", "exec_busy", "table_busy"):
+        assert ours[name] == rtl[name], name
+    return rtl["busy"], ours["busy"]
+
+
+def compare_works(board: MemoryBoard, works: list[Work], batch: int, precision: Precision) -> list[dict]:
+    """A row for each pass of each layer; layers of one shape are measured once."""
+    rows, seen = [], set()
+    for work in works:
+        shape = (work.x, work.w, work.stride, work.padding, work.first)
+        if shape in seen:
+            continue
+        seen.add(shape)
+        for which in work.passes:
+            run = product(work, which, batch, precision, np.random.default_rng(0))
+            rtl, model = compare(board, run)
+            bits = f"{precision} x{batch}"
+            error = 100 * (model / rtl - 1)
+            rows.append({"layer": work.name, "pass": which, "bits": bits, "rtl": rtl, "model": model, "error": error})
+    return rows
+
+
+def check(rows: list[dict]) -> None:
+    print_table(COLUMNS, rows)
+    assert max(abs(row["error"]) for row in rows) <= ACCEPTED
+    assert sum(row["model"] for row in rows) == pytest.approx(sum(row["rtl"] for row in rows), rel=0.002)
+
+
+def test_lengths_of_pipelines_are_those_of_the_rtl():
+    assert units.CONTEXT_FREE == execute.PIPELINE + array.TABLE_READ_LATENCY + 1
+    assert units.STREAM_FREE == execute.PIPELINE + array.STREAM_READ_LATENCY + 1
+    assert units.RESULT_FULL == execute.PIPELINE + array.STORE_LATENCY + 1
+    assert units.READ_DELAY == execute.PIPELINE + array.timing.READ_CYCLE
+    assert units.DRAIN == array.DRAIN_LATENCY + 2
+    assert units.REUSE_GAP == execute.REUSE_GAP
+    assert (units.QUADS, units.DRAIN_ROWS) == (store.QUADS, control.DRAIN_ROWS)
+    assert units.ENTRIES == table.ENTRIES
+    assert RECEIVED == 1
+
+
+@pytest.mark.parametrize(("fw", "bw"), [(8, 8), (3, 6)])
+def test_every_product_of_resnet8(board, fw, bw):
+    check(compare_works(board, network("resnet8", IMAGE, 10), 2, Precision(fw, bw)))
+
+
+def test_single_planes_leave_store_no_time(board):
+    rng = np.random.default_rng(4)
+    x, w = random_tensor(rng, (6, 24, 16, 16), 1, False), random_tensor(rng, (24, 24, 3, 3), 12, True)
+    rtl, model = compare(board, lambda board: ops.conv2d(board, x, w))
+    assert model == pytest.approx(rtl, rel=2 * ACCEPTED / 100)
+
+
+def test_samples_of_different_widths(board):
+    rng = np.random.default_rng(1)
+    w = random_tensor(rng, (32, 24, 3, 3), 4, True)
+    for bits in ([6, 6, 3, 0, 0, 2, 6, 4, 4, 1], [0] * 10, [5] * 10):
+        codes = np.stack([random_tensor(rng, (24, 16, 16), max(b, 1), False).codes * (b > 0) for b in bits])
+        x = QTensor(codes, 6, False)
+        rtl, model = compare(board, lambda board, x=x, bits=bits: ops.conv2d(board, x, w, sample_bits=bits))
+        assert model == pytest.approx(rtl, rel=ACCEPTED / 100)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"read_latency": 140, "write_latency": 90},
+        {"bandwidth": Fraction(1)},
+        {"bandwidth": Fraction(3, 8), "read_latency": 20},
+        {"outstanding": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("config", ["sim", "tiny"])
+def test_other_memories_and_accelerators(config, settings):
+    board = modelled(open_board("sim", config=config, **settings), Ddr(**settings))
+    rng = np.random.default_rng(2)
+    x, w = random_tensor(rng, (5, 40, 10, 10), 3, False), random_tensor(rng, (40, 40, 3, 3), 5, True)
+    g = random_tensor(rng, (5, 40, 10, 10), 4, True)
+    a, b = random_tensor(rng, (30, 700), 4, True), random_tensor(rng, (700, 90), 4, True)
+    for run in (
+        lambda board: ops.conv2d(board, x, w),
+        lambda board: ops.conv2d_weight_grad(board, g, x, w.shape),
+        lambda board: ops.matmul(board, a, b),
+    ):
+        rtl, model = compare(board, run)
+        print(f"{model:,} of {rtl:,}: {100 * (model / rtl - 1):+.2f}%")
+        assert model == pytest.approx(rtl, rel=2 * ACCEPTED / 100)
+    board.close()
+
+
+@pytest.mark.slow
+def test_the_whole_comparison(board):
+    nets = {name: network(name, IMAGE, 10) for name in ("resnet8", "resnet38")}
+    rows = []
+    for name, batch, fw, bw in (
+        ("resnet8", 4, 8, 8),
+        ("resnet8", 3, 3, 6),
+        ("resnet8", 4, 4, 6),
+        ("resnet8", 4, 2, 2),
+        ("resnet8", 2, 12, 16),
+        ("resnet38", 16, 8, 8),
+        ("resnet38", 16, 3, 6),
+        ("resnet38", 32, 4, 6),
+    ):
+        rows += compare_works(board, nets[name], batch, Precision(fw, bw))
+    check(rows)

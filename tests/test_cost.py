@@ -1,0 +1,105 @@
+"""Costs of runs: the paper's numbers, the shapes of real networks, and what savings turn into."""
+
+from __future__ import annotations
+
+import pytest
+
+from host.cost import FULL, Cost, conversion, executed_cc, forward_macs, paper_cc, run_cost, saving, segments
+from host.quantise import Precision
+from host.workload import PASSES, Work, network
+
+#: Two layers of 100 and 10 forward MACs.
+WORKS = [Work("conv", (1, 2, 5), (10, 1, 1, 1), first=True), Work("fc", (5,), (5, 2))]
+
+
+def test_forward_macs_of_the_reference_networks():
+    assert [forward_macs(work) for work in WORKS] == [100, 10]
+    # 83.28 M and 168.22 M MACs, with projection shortcuts.
+    assert sum(map(forward_macs, network("resnet38", (3, 32, 32), 10))) == pytest.approx(83.28e6, rel=1e-4)
+    assert sum(map(forward_macs, network("resnet74", (3, 32, 32), 10))) == pytest.approx(168.22e6, rel=1e-4)
+
+
+def test_a_full_static_run_costs_what_the_paper_charges():
+    works = network("resnet38", (3, 32, 32), 10)
+    assert 64_000 * 128 * paper_cc(works, Precision(8, 8)) == pytest.approx(1.279e14, rel=1e-3)
+
+
+def test_executed_cost_has_no_input_gradient_of_the_first_layer_and_whole_digits():
+    p = Precision(3, 6)
+    assert paper_cc(WORKS, p) == 110 * (9 + 2 * 18) / FULL
+    assert executed_cc(WORKS, p, 2) == (100 * (9 + 18) + 10 * (9 + 2 * 18)) / FULL
+    # Weights fill one digit of 4 bits; the weight gradient takes the cheaper of 4 x 6 and 8 x 3.
+    assert executed_cc(WORKS, p, 2, digits=True) == (100 * (12 + 24) + 10 * (12 + 24 + 24)) / FULL
+    assert executed_cc(WORKS, p, 8) == (100 * 2 * 64 + 10 * 3 * 64) / FULL
+    assert executed_cc(WORKS, Precision(8, 8), 2) == executed_cc(WORKS, Precision(8, 8), 2, digits=True)
+    assert PASSES == ("forward", "input grad", "weight grad")
+
+
+def run(accuracies=(0.5, 0.9, 0.7), cycles=1000, **changes):
+    """Three epochs of 10 iterations: FW3/BW6, from iteration 15 on FW8/BW8."""
+    records = [
+        {"epoch": i, "iteration": 10 * (i + 1), "test_accuracy": a, "bit_macs": FULL, "cycles": cycles, "ddr_bytes": 64}
+        for i, a in enumerate(accuracies)
+    ]
+    summary = {
+        "config": {"fw": [3, 8], "bw": [6, 8], "edge_bits": 2},
+        "stage_switches": [{"iteration": 15, "fw": 8, "bw": 8}],
+    }
+    return [{**record, **changes} for record in records], summary
+
+
+def test_segments():
+    _, summary = run()
+    assert list(segments(summary, 0, 30)) == [(15, Precision(3, 6)), (15, Precision(8, 8))]
+    assert list(segments(summary, 10, 20)) == [(5, Precision(3, 6)), (5, Precision(8, 8))]
+    assert list(segments(summary, 20, 30)) == [(10, Precision(8, 8))]
+
+
+def test_cost_of_a_run_and_to_its_best_epoch():
+    records, summary = run()
+    full = run_cost(records, summary, WORKS, 40)
+    low, high = (paper_cc(WORKS, p) for p in (Precision(3, 6), Precision(8, 8)))
+    assert full.paper == pytest.approx(40 * 1.5 * (low + high))
+    assert (full.epochs, full.accuracy, full.executed, full.cycles, full.ddr_bytes) == (3, 0.7, 3, 3000, 192)
+    ratio = executed_cc(WORKS, Precision(3, 6), 2, digits=True) / executed_cc(WORKS, Precision(3, 6), 2)
+    assert full.digits == pytest.approx(1.5 * ratio + 1.5)
+    best = run_cost(records, summary, WORKS, 40, best=True)
+    assert (best.epochs, best.accuracy, best.cycles) == (2, 0.9, 2000)
+    assert best.paper == pytest.approx(40 * (1.5 * low + 0.5 * high))
+
+
+def test_of_equal_accuracies_the_first_is_the_best():
+    records, summary = run(accuracies=(0.9, 0.9, 0.9))
+    assert run_cost(records, summary, best=True).epochs == 1
+
+
+def test_what_is_not_known_is_none():
+    records, summary = run(cycles=None, ddr_bytes=None)
+    cost = run_cost(records, summary)
+    assert (cost.paper, cost.digits, cost.cycles, cost.joules) == (None, None, None, None)
+    assert cost.executed == 3
+
+
+def test_gated_runs_cost_what_they_logged():
+    records, summary = run(cp=2.5)
+    cost = run_cost(records, summary, WORKS, 40)
+    assert cost.paper == pytest.approx(3 * 40 * 3 * 110 * 0.025)
+    assert cost.digits is None
+
+
+def cost(cc: float, cycles: int | None) -> Cost:
+    return Cost(1, 0.9, cc, cc, cc, cycles, 1 << 20)
+
+
+def test_saving_conversion():
+    assert saving(60, 100) == pytest.approx(0.4)
+    assert saving(60, None) is None
+    assert conversion(cost(50, 60), cost(100, 100)) == pytest.approx(0.8)
+    assert conversion(cost(50, None), cost(100, 100)) is None
+    assert conversion(cost(100, 60), cost(100, 100)) is None  # no CC saved
+    assert conversion(cost(50, 60), cost(100, 100), "executed") == pytest.approx(0.8)
+
+
+def test_energy_is_a_model_of_two_terms():
+    # 1 executed 32-bit MAC is 16 of 8 x 8 bits.
+    assert cost(1, 0).joules == pytest.approx((16 * 0.3 + 8 * (1 << 20) * 15) * 1e-12)
