@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from host.baselines import NUMERICS
 from host.models import MODELS
 from host.quantise import Precision
 from host.schedules import PFQSchedule, Schedule, StaticSchedule
+from host.subset import Subset
 from rtl.config import MAX_BITS
 
 #: Default widths (fw, bw) of each schedule: FracTrain's four stages, and the reference that it is compared with.
@@ -26,6 +28,10 @@ class TrainConfig:
     ----------
     board, data, model, schedule : names as on the command line.
     device : where the board `torch` computes, such as `cpu` or `cuda`.
+    subset : part of the data set, see `host.subset.Subset`; empty for all of it.
+    augment : `none`, or `crop-flip` for random crops and flips of the training images.
+    init_from : folder of a run whose weights this one begins with; empty for random weights.
+    numerics : `device`, what the board computes exactly, or a method that is emulated on the host.
     fw, bw : forward and backward widths of each stage; empty for the schedule's default.
     epsilon, alpha, guard : see `PFQSchedule`.
     indicator_every : iterations in an epoch of the loss indicator; 0 for a fiftieth of the run.
@@ -50,6 +56,10 @@ class TrainConfig:
     board: str = "sim"
     device: str = "cpu"
     data: str = "digits"
+    subset: str = ""
+    augment: str = "none"
+    init_from: str = ""
+    numerics: str = "device"
     model: str = "cnn-small"
     schedule: str = "pfq"
     fw: tuple[int, ...] = ()
@@ -73,6 +83,11 @@ class TrainConfig:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}, must be {want}")
 
         check(self.on_torch or self.device == "cpu", "device", "cpu for every board but torch")
+        Subset.parse(self.subset)
+        check(self.augment in ("none", "crop-flip"), "augment", "none or crop-flip")
+        check(self.numerics in NUMERICS, "numerics", "one of " + ", ".join(NUMERICS))
+        emulates = self.board in ("golden", "torch")
+        check(emulates or self.numerics == "device", "numerics", "device, but on the boards golden and torch")
         check(self.model in MODELS, "model", "one of " + ", ".join(MODELS))
         check(self.schedule in SCHEDULES, "schedule", "one of " + ", ".join(SCHEDULES))
         for name, default in zip(("fw", "bw"), SCHEDULES[self.schedule], strict=True):

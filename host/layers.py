@@ -9,15 +9,17 @@ Arrays follow the array API standard; images are NCHW, weights OIHW, both in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from host import ops
 from host.board import Board
-from host.quantise import Array, Precision, quantise, rescale
+from host.mixed import MixedPrecision, join, quantise_groups
+from host.quantise import Array, Precision, quantise, rescale, rescale_sum
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,20 @@ class Context:
     Attributes
     ----------
     board : the board that runs convolutions and matrix products.
-    precision : operand widths of this call.
+    precision : operand widths of this call, of all samples or of each.
     training : batch statistics and a cache for backward if true; running statistics and no cache if false.
     rng : noise of the stochastic rounding of gradients; needed by backward alone.
+    probe : called by the backward of each convolution that has an input gradient with its input before rounding, that
+        gradient and whether the input is signed; the same in forward and backward.
+    cost_weight : weight of `host.gated`'s cost in the loss, for each percent of cp; needed by backward alone.
     """
 
     board: Board
-    precision: Precision
+    precision: Precision | MixedPrecision
     training: bool = True
     rng: np.random.Generator | None = None
+    probe: Callable[[Array, Array, bool], None] | None = None
+    cost_weight: float = 0.0
 
 
 class Layer:
@@ -141,6 +148,9 @@ class Conv2d(Layer):
     codes with the codes of w (input gradient) and of x (weight gradient): FracTrain, section 3.1. The first layer of a
     network (`first=True`) takes a signed image and computes no input gradient.
 
+    Where the precision differs between samples, x is rounded with one range, dy with one range for each run of samples
+    of equal precision; each run has its own backward products, whose weight gradients are added up in floating point.
+
     Parameters
     ----------
     in_channels, out_channels, kernel, stride : geometry; the padding is kernel // 2.
@@ -150,6 +160,8 @@ class Conv2d(Layer):
 
     #: Whether the input may be negative, in a subclass; that of a `first` one always may.
     signed = False
+    #: Multiply-accumulates of one sample's forward pass at the precision of the call, known after the first one.
+    macs = 0
 
     def __init__(
         self,
@@ -169,25 +181,38 @@ class Conv2d(Layer):
         self.params["weight"] = (deviation * rng.standard_normal(shape)).astype(np.float32)
 
     def forward(self, x: Array, context: Context) -> Array:
-        bits = context.precision.at_least(self.min_bits).fw
-        qx = quantise(x, bits, signed=self.first or self.signed)
-        qw = quantise(self.params["weight"], bits, signed=True)
+        precision = context.precision.at_least(self.min_bits)
+        groups = precision.groups(x.shape[0])
+        qx = quantise_groups(x, groups, signed=self.first or self.signed)
+        qw = quantise(self.params["weight"], precision.weight_bits, signed=True)
         if context.training:
-            self._operands = qx, qw
-        y = ops.conv2d(context.board, qx, qw, stride=self.stride, padding=self.padding)
-        return rescale(y, qx.scale * qw.scale, like=x)
+            self._operands = groups, qx, qw
+            self._input = None if context.probe is None else x
+        whole, table = join(qx)
+        how = {"stride": self.stride, "padding": self.padding}
+        y = ops.conv2d(context.board, whole, qw, **how, sample_bits=table)
+        self.macs = prod(y.shape[2:]) * prod(qw.shape)
+        return _stack([rescale(y[part, ...], q.scale * qw.scale, x) for q, (_, part) in zip(qx, groups, strict=True)])
 
     def backward(self, dy: Array, context: Context) -> Array | None:
-        qx, qw = self._operands
-        bits = context.precision.at_least(self.min_bits).bw
-        qg = quantise(dy, bits, signed=True, rng=context.rng)
+        groups, qx, qw = self._operands
+        qg = [quantise(dy[part, ...], precision.bw, signed=True, rng=context.rng) for precision, part in groups]
         how = {"stride": self.stride, "padding": self.padding}
-        dw = ops.conv2d_weight_grad(context.board, qg, qx, tuple(qw.codes.shape), **how)
-        self.grads["weight"] = rescale(dw, qg.scale * qx.scale, like=dy)
+        sums = [
+            (ops.conv2d_weight_grad(context.board, g, q, qw.shape, **how), g.scale * q.scale)
+            for g, q in zip(qg, qx, strict=True)
+        ]
+        self.grads["weight"] = rescale_sum(sums, like=dy)
         if self.first:
             return None
-        dx = ops.conv2d_input_grad(context.board, qg, qw, tuple(qx.codes.shape), **how)
-        return rescale(dx, qg.scale * qw.scale, like=dy)
+        parts = [
+            rescale(ops.conv2d_input_grad(context.board, g, qw, q.shape, **how), g.scale * qw.scale, like=dy)
+            for g, q in zip(qg, qx, strict=True)
+        ]
+        dx = _stack(parts)
+        if self._input is not None:
+            context.probe(self._input, dx, self.signed)
+        return dx
 
 
 class Linear(Layer):
@@ -220,3 +245,8 @@ class Linear(Layer):
         self.grads["weight"] = rescale(dw, qx.scale * qg.scale, like=dy)
         dx = ops.matmul(context.board, qg, qw.transpose())
         return rescale(dx, qg.scale * qw.scale, like=dy)
+
+
+def _stack(parts: list[Array]) -> Array:
+    """Successive samples as one batch."""
+    return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts)

@@ -8,6 +8,7 @@ import numpy as np
 
 from host.float_layers import BatchNorm2d, GlobalAvgPool2d, ReLU
 from host.layers import Conv2d, Layer, Linear, Residual, Sequential
+from host.mobilenet import mobilenetv2
 
 
 def cnn_small(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Layer:
@@ -78,6 +79,7 @@ MODELS: dict[str, Callable[..., Layer]] = {
     "resnet20": resnet(3),
     "resnet38": resnet(6),
     "resnet74": resnet(12),
+    "mobilenetv2": mobilenetv2(),
 }
 
 

@@ -8,6 +8,7 @@ gradients and the image are signed. Weights and activations are rounded half to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,8 @@ class Precision:
     """The operand widths of one training step: FW-`fw` / BW-`bw`.
 
     Forward multiplies activations x weights at `fw` x `fw` bits. Both backward products take the output gradient at
-    `bw` bits, against the weights and the activations of the forward pass at `fw` bits (FracTrain, section 3.1).
+    `bw` bits, against the weights and the activations of the forward pass at `fw` bits (FracTrain, section 3.1). Where
+    samples choose their own precision they share the weights, which then have the width `weight` (section 3.3).
 
     Raises
     ------
@@ -33,21 +35,34 @@ class Precision:
 
     fw: int
     bw: int
+    weight: int | None = None
 
     def __post_init__(self):
-        for name, bits in (("fw", self.fw), ("bw", self.bw)):
+        for name, bits in (("fw", self.fw), ("bw", self.bw), ("weight", self.weight_bits)):
             if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS:
                 raise ValueError(f"{name} is {bits!r} bits, must be an integer from 2 to {MAX_BITS}")
 
+    @property
+    def weight_bits(self) -> int:
+        """Width of the weights in all three products."""
+        return self.fw if self.weight is None else self.weight
+
     def at_least(self, bits: int) -> Precision:
         """The same precision with no operand narrower than `bits`."""
-        return replace(self, fw=max(self.fw, bits), bw=max(self.bw, bits))
+        weight = None if self.weight is None else max(self.weight, bits)
+        return replace(self, fw=max(self.fw, bits), bw=max(self.bw, bits), weight=weight)
+
+    def groups(self, samples: int) -> tuple[tuple[Precision, slice], ...]:
+        """The precision of the samples of a batch, as runs of equal ones: here one for all."""
+        return ((self, slice(0, samples)),)
 
     def __str__(self) -> str:
-        return f"FW{self.fw}/BW{self.bw}"
+        return f"FW{self.fw}/BW{self.bw}" + ("" if self.weight is None else f"/W{self.weight}")
 
 
-def quantise(x: Array, bits: int, *, signed: bool, rng: np.random.Generator | None = None) -> QTensor:
+def quantise(
+    x: Array, bits: int, *, signed: bool, rng: np.random.Generator | None = None, largest: float | None = None
+) -> QTensor:
     """Round `x` onto the symmetric grid of `bits` bits that just spans it.
 
     Parameters
@@ -57,6 +72,8 @@ def quantise(x: Array, bits: int, *, signed: bool, rng: np.random.Generator | No
     signed : whether `x` may be negative.
     rng : if given, round stochastically: up with a probability equal to the fraction, so that the expected value of
         scale * code is `x`. One uniform number is drawn per element, in C order. If None, round half to even.
+    largest : magnitude that the grid spans, at least that of `x`: samples of one batch that differ in their bits share
+        a range, so that only the step differs. If None, that of `x`.
 
     Returns
     -------
@@ -79,7 +96,7 @@ def quantise(x: Array, bits: int, *, signed: bool, rng: np.random.Generator | No
         raise FloatingPointError(f"cannot quantise a tensor that holds values from {low} to {high}")
     if low < 0 and not signed:
         raise ValueError(f"an unsigned tensor holds the negative value {low}")
-    scale = max(high, -low) / top
+    scale = (max(high, -low) if largest is None else largest) / top
     # Numbers this small are zero in every respect, and their reciprocal would overflow single precision.
     if scale < float(xp.finfo(x.dtype).smallest_normal):
         return QTensor.trusted(xp.zeros_like(x), bits=bits, signed=signed, scale=1.0)
@@ -109,3 +126,15 @@ def rescale(accumulator: Array, scale: float, like: Array) -> Array:
     if xp.isdtype(exact.dtype, "integral"):
         exact = xp.astype(exact, xp.float64)
     return xp.astype(exact * scale, like.dtype, copy=False)
+
+
+def rescale_sum(parts: Sequence[tuple[Array, float]], like: Array) -> Array:
+    """The sum of exact sums of a board, each with its own scale: an array of `like`'s library, dtype and device.
+
+    The parts are combined in double precision and rounded once; a single one is `rescale`.
+    """
+    if len(parts) == 1:
+        return rescale(*parts[0], like=like)
+    xp = array_namespace(like)
+    total = sum(xp.astype(match(accumulator, like), xp.float64) * scale for accumulator, scale in parts)
+    return xp.astype(total, like.dtype)

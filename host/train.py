@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from host.baselines import NUMERICS
 from host.board import open_board
 from host.checkpoint import load_checkpoint, write_atomically
 from host.config import SCHEDULES, TrainConfig
@@ -26,6 +27,7 @@ from host.data import load_dataset
 from host.errors import AcceleratorError
 from host.models import MODELS
 from host.report import write_report
+from host.subset import Subset
 from host.trainer import CHECKPOINT, DivergedError, Trainer
 
 #: Exit status of a run stopped by Ctrl-C, as shells report it.
@@ -34,7 +36,11 @@ INTERRUPTED = 130
 _HELP = {
     "board": "golden, torch, sim, or another name that open_board knows",
     "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
-    "data": "digits, a folder of IDX files (MNIST and its kin) or CIFAR-10's binary folder",
+    "data": "digits, a folder (MNIST and its kin, CIFAR-10, CIFAR-100), or an .npz file of JPEG images",
+    "subset": "part of the data set, as classes=0-4 or classes=0-4/fraction=0.5",
+    "augment": "none, or crop-flip: random crops and flips of the training images",
+    "init_from": "folder of a run whose weights this one begins with",
+    "numerics": "device, or emulated on the host: " + ", ".join(name for name in NUMERICS if name != "device"),
     "model": "network: " + ", ".join(MODELS),
     "schedule": "precision schedule: " + ", ".join(SCHEDULES),
     "fw": "forward bits of each stage, as 3,4,6,8",
@@ -61,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoint_seconds = options.pop("checkpoint_seconds")
     try:
         config = _settings(options, out, resume)
-        dataset = load_dataset(config.data)
+        dataset = Subset.parse(config.subset).of(load_dataset(config.data))
         out.mkdir(parents=True, exist_ok=True)
         # A summary stands for a run that has ended, and this one has not.
         (out / "summary.json").unlink(missing_ok=True)
@@ -72,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trainer = Trainer(config, board, dataset, out, checkpoint_seconds=checkpoint_seconds)
         if resume and (out / CHECKPOINT).exists():
             trainer.resume()
+        elif config.init_from:
+            trainer.start_from(Path(config.init_from))
         finished = _train(trainer)
         if not finished:
             print(

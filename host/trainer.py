@@ -21,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from host.arrays import Array, place, to_numpy
+from host.augment import Augmentation
+from host.baselines import NUMERICS
 from host.board import Board
 from host.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.config import TrainConfig
 from host.data import Dataset
+from host.emulated import emulate
 from host.float_layers import softmax_cross_entropy
 from host.layers import Context
 from host.models import build_model
@@ -91,8 +94,14 @@ class Trainer:
         self.model = build_model(
             config.model, dataset.image, dataset.classes, seed=config.seed, edge_bits=config.edge_bits
         )
+        optimiser = SGD
+        if build_numerics := NUMERICS[config.numerics]:
+            numerics = build_numerics()
+            emulate(self.model, numerics)
+            optimiser = numerics.optimiser
         self._load(self.model.load_state, self.model.state())
-        self.optimiser = SGD(self.model, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.optimiser = optimiser(self.model, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.augmentation = Augmentation(config.seed, len(dataset.train)) if config.augment == "crop-flip" else None
         self.batches = -(-len(dataset.train) // config.batch)
         if len(dataset.train) % config.batch == 1:
             raise ValueError(f"--batch {config.batch} leaves one sample for the last batch, and batch norm needs two")
@@ -178,7 +187,8 @@ class Trainer:
         train = self.dataset.train
         context = Context(self.board, precision, training=True, rng=noise)
         labels = train.labels[index]
-        logits = self.model.forward(place(self.board, self.dataset.images(train, index)), context)
+        codes = self.augmentation(train.codes, index, self.progress.epoch) if self.augmentation else train.codes[index]
+        logits = self.model.forward(place(self.board, self.dataset.normalised(codes)), context)
         loss, gradient = softmax_cross_entropy(logits, place(self.board, labels))
         self.model.backward(gradient, context)
         return loss, int(np.sum(np.argmax(to_numpy(logits), axis=1) == labels))
@@ -314,6 +324,20 @@ class Trainer:
     def _load(self, load: Callable[[dict[str, Array]], None], state: Mapping[str, Array]) -> None:
         """Call `load` with arrays where the host computes for the board."""
         load({name: place(self.board, array) for name, array in state.items()})
+
+    def start_from(self, folder: Path) -> None:
+        """Begin with the weights and running statistics of the run in `folder`, whose model must be the same.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no checkpoint.
+        ValueError
+            If it is damaged, or belongs to another model.
+        """
+        arrays, _ = load_checkpoint(folder / CHECKPOINT)
+        model = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
+        self._load(self.model.load_state, model)
 
     def resume(self) -> None:
         """Continue from the checkpoint in `out`.

@@ -9,7 +9,9 @@ import numpy as np
 
 from host import ops
 from host.board import Board, open_board
+from host.depthwise import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_weight_grad
 from host.layers import Context, Conv2d, Linear
+from host.mobilenet import DepthwiseConv2d
 from host.models import build_model
 from host.qtensor import QTensor, code_range
 from host.quantise import Precision
@@ -28,6 +30,7 @@ class Work:
     w : shape of its weight, OIHW or (K, N).
     stride, padding : of a convolution.
     first : the layer needs no input gradient, and its input is signed.
+    depthwise : a depthwise convolution, which keeps its own precision.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Work:
     stride: int = 1
     padding: int = 0
     first: bool = False
+    depthwise: bool = False
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -64,7 +68,8 @@ def network(model: str, image: tuple[int, int, int], classes: int) -> list[Work]
         def recorded(x, context):
             shape = tuple(layer.params["weight"].shape)
             if isinstance(layer, Conv2d):
-                found.append(Work(name, tuple(x.shape[1:]), shape, layer.stride, layer.padding, layer.first))
+                how = (layer.stride, layer.padding, layer.first, isinstance(layer, DepthwiseConv2d))
+                found.append(Work(name, tuple(x.shape[1:]), shape, *how))
             else:
                 found.append(Work(name, tuple(x.shape[1:]), shape))
             return forward(x, context)
@@ -89,6 +94,8 @@ def product(
         low, high = code_range(bits, signed)
         return QTensor(rng.integers(low, high + 1, shape, dtype=np.int32), bits, signed)
 
+    if work.depthwise:
+        precision = DepthwiseConv2d.PRECISION
     fw, bw = precision.fw, precision.bw
     x = tensor((batch, *work.x), fw, work.first)
     w = tensor(work.w, fw, True)
@@ -97,8 +104,13 @@ def product(
     if len(work.w) == 2:
         operands = {"forward": (x, w), "input grad": (g, w.transpose()), "weight grad": (x.transpose(), g)}[which]
         return lambda board: ops.matmul(board, *operands)
+    forward, input_grad, weight_grad = (
+        (depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_weight_grad)
+        if work.depthwise
+        else (ops.conv2d, ops.conv2d_input_grad, ops.conv2d_weight_grad)
+    )
     if which == "forward":
-        return lambda board: ops.conv2d(board, x, w, **how)
+        return lambda board: forward(board, x, w, **how)
     if which == "input grad":
-        return lambda board: ops.conv2d_input_grad(board, g, w, x.codes.shape, **how)
-    return lambda board: ops.conv2d_weight_grad(board, g, x, w.codes.shape, **how)
+        return lambda board: input_grad(board, g, w, x.codes.shape, **how)
+    return lambda board: weight_grad(board, g, x, w.codes.shape, **how)
