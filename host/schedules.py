@@ -7,6 +7,7 @@ the program knows how the decision is made.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,12 +17,16 @@ from host.quantise import Precision
 
 @dataclass(frozen=True)
 class Switch:
-    """A change of stage, in force from `iteration` on; `forced` if the guard made it and not the indicator."""
+    """A change of stage, in force from `iteration` on; `forced` if the guard made it and not the indicator.
+
+    `cp` is the new target where samples choose their own precision, `precision` that of all other layers.
+    """
 
     iteration: int
     stage: int
     precision: Precision
-    forced: bool
+    forced: bool = False
+    cp: float | None = None
 
 
 class Schedule(Protocol):
@@ -29,10 +34,14 @@ class Schedule(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """The precision of the next step."""
+        """The precision of the next step; of layers without a gate, where samples choose their own."""
+
+    @property
+    def cp(self) -> float | None:
+        """Target of the gates' cost in the next step (FracTrain's cp, in percent); None if there are no gates."""
 
     def observe(self, loss: float) -> Switch | None:
-        """Take the mean cross-entropy of the step just done; return the switch it caused, if any."""
+        """Take the mean loss of the step just done; return the switch it caused, if any."""
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, as JSON values."""
@@ -42,10 +51,10 @@ class Schedule(Protocol):
 
 
 class StaticSchedule:
-    """One precision for the whole run."""
+    """One precision for the whole run, and with gates one target of their cost: DFQ."""
 
-    def __init__(self, precision: Precision):
-        self.precision = precision
+    def __init__(self, precision: Precision, cp: float | None = None):
+        self.precision, self.cp = precision, cp
 
     def observe(self, loss: float) -> None:
         return None
@@ -56,6 +65,77 @@ class StaticSchedule:
     def load_state(self, state: Mapping[str, Any]) -> None:
         if state:
             raise ValueError("the state of another schedule")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is in force from iteration `start` on."""
+
+    start: int
+    precision: Precision
+    cp: float | None = None
+
+
+class PlannedSchedule:
+    """Stages whose beginnings are known before the run: manual switches, or `cyclic_stages`.
+
+    Parameters
+    ----------
+    stages : in the order of their beginnings, which differ; the first begins at 0.
+    """
+
+    def __init__(self, stages: Sequence[Stage]):
+        self.stages, self.iteration = list(stages), 0
+        self._starts = [stage.start for stage in stages]
+
+    @property
+    def stage(self) -> int:
+        return bisect_right(self._starts, self.iteration) - 1
+
+    @property
+    def precision(self) -> Precision:
+        return self.stages[self.stage].precision
+
+    @property
+    def cp(self) -> float | None:
+        return self.stages[self.stage].cp
+
+    def observe(self, loss: float) -> Switch | None:
+        before = self.stage
+        self.iteration += 1
+        if self.stage == before:
+            return None
+        return Switch(self.iteration, self.stage, self.precision, cp=self.cp)
+
+    def state(self) -> dict[str, Any]:
+        return {"iteration": self.iteration}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.iteration = state["iteration"]
+
+
+def cyclic_stages(low: Precision, high: Precision, cycles: int, total: int) -> list[Stage]:
+    """Cyclic precision training: CPT, arXiv 2101.09868, equation 1, in the form of its released code.
+
+    In iteration t of a cycle of T = total // cycles iterations a width is the whole number nearest to
+    low + (high - low) * (1 - cos(pi * t / T)) / 2, of two the even one. The paper cycles the forward width and keeps
+    the backward one: low.bw == high.bw.
+
+    Raises
+    ------
+    ValueError
+        If the cycles have no iteration each.
+    """
+    period = total // cycles
+    if period < 1:
+        raise ValueError(f"{cycles} cycles of precision do not fit into {total} iterations")
+    stages: list[Stage] = []
+    for iteration in range(total):
+        part = (1 - math.cos(math.pi * (iteration % period) / period)) / 2
+        fw, bw = (round(a + (b - a) * part) for a, b in ((low.fw, high.fw), (low.bw, high.bw)))
+        if not stages or (fw, bw) != (stages[-1].precision.fw, stages[-1].precision.bw):
+            stages.append(Stage(iteration, Precision(fw, bw)))
+    return stages
 
 
 class LossIndicator:
@@ -133,6 +213,9 @@ class PFQSchedule:
         self.iteration = 0
         self.losses: list[float] = []
 
+    #: No gates.
+    cp: float | None = None
+
     @property
     def precision(self) -> Precision:
         return self.stages[self.stage]
@@ -153,7 +236,7 @@ class PFQSchedule:
             self.indicator.turn()
             self.losses = []
         self.stage += 1
-        return Switch(self.iteration, self.stage, self.precision, forced)
+        return Switch(self.iteration, self.stage, self.precision, forced, self.cp)
 
     def _deadline(self) -> float:
         """The iteration after which the current stage must end."""
@@ -178,3 +261,22 @@ class PFQSchedule:
         self.losses = list(state["losses"])
         self.indicator.epsilon, self.indicator.turns = state["epsilon"], state["turns"]
         self.indicator.first, self.indicator.window = list(state["first"]), list(state["window"])
+
+
+class FracTrainSchedule(PFQSchedule):
+    """Targets of the gates' cost that rise as PFQ's precision does: Algorithm 2 of FracTrain.
+
+    Parameters
+    ----------
+    targets : of each stage, FracTrain's cp in percent.
+    precision : of the layers without a gate.
+    how : see `PFQSchedule`.
+    """
+
+    def __init__(self, targets: Sequence[float], precision: Precision, **how: Any):
+        super().__init__([precision] * len(targets), **how)
+        self.targets = list(targets)
+
+    @property
+    def cp(self) -> float:
+        return self.targets[self.stage]

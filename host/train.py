@@ -43,16 +43,25 @@ _HELP = {
     "numerics": "device, or emulated on the host: " + ", ".join(name for name in NUMERICS if name != "device"),
     "model": "network: " + ", ".join(MODELS),
     "schedule": "precision schedule: " + ", ".join(SCHEDULES),
-    "fw": "forward bits of each stage, as 3,4,6,8",
+    "fw": "forward bits of each stage, as 3,4,6,8 (of layers without a gate; of CPT the least and the most)",
     "bw": "backward bits of each stage, as 6,6,8,8",
     "epsilon": "PFQ: threshold of the loss indicator",
     "alpha": "PFQ: factor of the threshold after the first and the second switch",
     "indicator_every": "PFQ: iterations in an epoch of the indicator (0: a fiftieth of the run)",
     "guard": "PFQ: fraction of the run after which stages not reached yet are forced (1: never)",
+    "indicator": "PFQ, FracTrain: what the indicator sees, cross-entropy or loss (with the cost of the gates)",
+    "switch": "PFQ, FracTrain: iterations in which the later stages begin, instead of the indicator",
+    "cycles": "CPT: cycles of the forward width",
+    "options": "DFQ, FracTrain: activation/gradient bits that a sample may choose for a block; 0 skips the block",
+    "weight_bits": "DFQ, FracTrain: bits of weights in blocks with a gate",
+    "cp": "DFQ, FracTrain: target of each stage, cost of the gated blocks in percent of 32 bits, as 1.8,2.2,2.6,3",
+    "beta": "DFQ, FracTrain: weight of the cost in the loss, for each percent",
+    "allow_unreachable_cp": "DFQ, FracTrain: accept targets that no choice of options meets",
     "epochs": "passes over the training split",
     "batch": "samples in a batch",
     "lr": "peak learning rate",
     "warmup": "fraction of the run in which the learning rate rises",
+    "lr_schedule": "cosine, or step: a tenth after half and after three quarters of the run",
     "momentum": "momentum of SGD",
     "weight_decay": "L2 weight decay",
     "edge_bits": "narrowest operand of the first convolution and of the last layer",
@@ -107,15 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m host.train", description=__doc__.partition("\n\n")[2])
     for setting in fields(TrainConfig):
-        default = setting.default
-        shown = "the schedule's" if isinstance(default, tuple) else default
-        parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            type=_widths if isinstance(default, tuple) else type(default),
-            default=argparse.SUPPRESS,
-            metavar=setting.name.upper(),
-            help=f"{_HELP[setting.name]} (default: {shown})",
-        )
+        name, default = setting.name, setting.default
+        unset = "the schedule's" if name in ("fw", "bw", "cp") else "none"
+        shown = unset if default in ((), "") else default
+        how: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{_HELP[name]} (default: {shown})"}
+        if isinstance(default, bool):
+            how["action"] = argparse.BooleanOptionalAction
+        else:
+            kind = _list_of(float if "float" in setting.type else int) if default == () else type(default)
+            how |= {"type": kind, "metavar": name.upper()}
+        parser.add_argument(f"--{name.replace('_', '-')}", **how)
     parser.add_argument("--out", default="build/train", help="folder of the run (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, with the settings it has")
     parser.add_argument(
@@ -127,11 +137,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(bits) for bits in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of bits such as 3,4,6,8") from None
+def _list_of(kind: type) -> Callable[[str], tuple]:
+    """Reads numbers with commas between them."""
+
+    def read(text: str) -> tuple:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 3,4,6,8") from None
+
+    return read
 
 
 def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,33 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from host.arrays import Array, place, to_numpy
-from host.augment import Augmentation
-from host.baselines import NUMERICS
 from host.board import Board
 from host.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.config import TrainConfig
 from host.data import Dataset
-from host.emulated import emulate
-from host.float_layers import softmax_cross_entropy
-from host.layers import Context
-from host.models import build_model
-from host.optim import SGD, cosine_lr
+from host.learner import STATIC, Learner, Step, static_reference
+from host.meter import COUNTERS, Meter
+from host.optim import LR_SCHEDULES
 from host.quantise import Precision
+from host.trace import GateTrace, mean_cp
 
-#: What is added up over a run, and the counters of a board that it is the sum of. A board that lacks one of them, as
-#: golden lacks a clock and a bus, reports None. Cycles are those with a descriptor in flight: the board's clock runs on
-#: while the host computes or reads counters, which would make the figure depend on when checkpoints are written.
-COUNTERS = {
-    "cycles": ("busy",),
-    "macs": ("macs",),
-    "bit_macs": ("bit_macs",),
-    "ddr_bytes": ("read_bytes", "write_bytes"),
-}
-#: The static reference of the paper's figures.
-STATIC = Precision(8, 8)
-#: Images in a batch of the evaluation, whose activations share their ranges as in training.
-EVALUATION_BATCH = 128
+#: Windows of the gates' decisions over a run.
+WINDOWS = 200
 
 CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.jsonl"
@@ -91,26 +75,16 @@ class Trainer:
     ):
         self.config, self.board, self.dataset, self.out = config, board, dataset, out
         self.checkpoint_seconds = checkpoint_seconds
-        self.model = build_model(
-            config.model, dataset.image, dataset.classes, seed=config.seed, edge_bits=config.edge_bits
-        )
-        optimiser = SGD
-        if build_numerics := NUMERICS[config.numerics]:
-            numerics = build_numerics()
-            emulate(self.model, numerics)
-            optimiser = numerics.optimiser
-        self._load(self.model.load_state, self.model.state())
-        self.optimiser = optimiser(self.model, momentum=config.momentum, weight_decay=config.weight_decay)
-        self.augmentation = Augmentation(config.seed, len(dataset.train)) if config.augment == "crop-flip" else None
-        self.batches = -(-len(dataset.train) // config.batch)
-        if len(dataset.train) % config.batch == 1:
+        self.learner = Learner(config, board, dataset)
+        self.batches = len(self.learner.batches)
+        if self.learner.batches[-1] == 1:
             raise ValueError(f"--batch {config.batch} leaves one sample for the last batch, and batch norm needs two")
         self.iterations = config.epochs * self.batches
         self.schedule = config.build_schedule(self.iterations)
-        self.noise = np.random.default_rng([config.seed, 2])
+        self.trace = GateTrace(-(-self.iterations // WINDOWS))
         self.progress = Progress()
         self._saved_at = 0.0
-        self._counted: dict[str, int] = {}
+        self._meter = Meter(board)
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -130,7 +104,7 @@ class Trainer:
             If the loss or a gradient is not finite; the last checkpoint stays.
         """
         progress = self.progress
-        self._counted = self._read_counters()
+        self._meter.skip()
         started = time.monotonic() - progress.seconds
         self._save()
         while progress.epoch < self.config.epochs:
@@ -141,13 +115,13 @@ class Trainer:
                 if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
                     self._save()
             # The state is complete here, so a stop inside the evaluation merely repeats the evaluation on resuming.
-            self._count(progress.train)
+            self._meter.add_to(progress.train)
             accuracy = None if progress.batch < self.batches else self._evaluate(stop)
             if accuracy is None:
-                self._counted = self._read_counters()
+                self._meter.skip()
                 self._save()
                 return False
-            self._count(progress.evaluation)
+            self._meter.add_to(progress.evaluation)
             progress.seconds = time.monotonic() - started
             self._finish_epoch(accuracy)
             self._save()
@@ -158,54 +132,44 @@ class Trainer:
         """One iteration; return its loss and precision."""
         config, progress = self.config, self.progress
         index = order[progress.batch * config.batch : (progress.batch + 1) * config.batch]
-        precision = self.schedule.precision
+        precision, target = self.schedule.precision, self.schedule.cp
         with self._divergence_explained():
-            loss, correct = self._gradients(index, precision, self.noise)
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss}")
-            lr = cosine_lr(config.lr, progress.iteration, self.iterations, round(config.warmup * self.iterations))
-            self.optimiser.step(lr)
+            step = self.learner.gradients(index, progress.epoch, self.schedule)
+            if not math.isfinite(step.loss):
+                raise FloatingPointError(f"the loss is {step.loss}")
+            warmup = round(config.warmup * self.iterations)
+            rate = LR_SCHEDULES[config.lr_schedule](config.lr, progress.iteration, self.iterations, warmup)
+            self.learner.optimiser.step(rate)
         progress.iteration += 1
         progress.batch += 1
-        progress.loss_sum += loss * len(index)
-        progress.correct += correct
-        if (switch := self.schedule.observe(loss)) is not None:
-            progress.switches.append(
-                {
-                    "iteration": switch.iteration,
-                    "epoch": progress.epoch,
-                    "stage": switch.stage,
-                    "fw": switch.precision.fw,
-                    "bw": switch.precision.bw,
-                    "forced": switch.forced,
-                }
-            )
-        return loss, precision
+        progress.loss_sum += step.loss * len(index)
+        progress.correct += step.correct
+        if step.cp is not None:
+            self.trace.add(progress.iteration, len(index), step, target)
+        self._observe(step)
+        return step.loss, precision
 
-    def _gradients(self, index: np.ndarray, precision: Precision, noise: np.random.Generator) -> tuple[float, int]:
-        """Forward and backward of some training samples; return the mean loss and the number of right answers."""
-        train = self.dataset.train
-        context = Context(self.board, precision, training=True, rng=noise)
-        labels = train.labels[index]
-        codes = self.augmentation(train.codes, index, self.progress.epoch) if self.augmentation else train.codes[index]
-        logits = self.model.forward(place(self.board, self.dataset.normalised(codes)), context)
-        loss, gradient = softmax_cross_entropy(logits, place(self.board, labels))
-        self.model.backward(gradient, context)
-        return loss, int(np.sum(np.argmax(to_numpy(logits), axis=1) == labels))
+    def _observe(self, step: Step) -> None:
+        """Tell the schedule what it wants to know, and note the switch that this may cause."""
+        whole = self.config.indicator == "loss"
+        if (switch := self.schedule.observe(step.loss + step.cost if whole else step.loss)) is None:
+            return
+        self.progress.switches.append(
+            {
+                "iteration": switch.iteration,
+                "epoch": self.progress.epoch,
+                "stage": switch.stage,
+                "fw": switch.precision.fw,
+                "bw": switch.precision.bw,
+                "cp": switch.cp,
+                "forced": switch.forced,
+            }
+        )
 
     def _evaluate(self, stop: Callable[[], bool]) -> float | None:
         """Accuracy on the test split at the current stage's precision; None if stopped."""
-        test = self.dataset.test
-        context = Context(self.board, self.schedule.precision, training=False)
-        correct = 0
-        for start in range(0, len(test), EVALUATION_BATCH):
-            if stop():
-                return None
-            part = slice(start, start + EVALUATION_BATCH)
-            with self._divergence_explained():
-                logits = self.model.forward(place(self.board, self.dataset.images(test, part)), context)
-            correct += int(np.sum(np.argmax(to_numpy(logits), axis=1) == test.labels[part]))
-        return correct / len(test)
+        with self._divergence_explained():
+            return self.learner.accuracy(self.schedule.precision, stop)
 
     @contextmanager
     def _divergence_explained(self) -> Iterator[None]:
@@ -223,7 +187,7 @@ class Trainer:
         """Add the line of metrics.jsonl and begin the next epoch."""
         progress, samples = self.progress, len(self.dataset.train)
         used = {name: total - progress.epoch_start.get(name, 0) for name, total in progress.train.items()}
-        precision = self.schedule.precision
+        precision, windows = self.schedule.precision, self.trace.take()
         progress.records.append(
             {
                 "epoch": progress.epoch,
@@ -236,51 +200,17 @@ class Trainer:
                 **{name: used.get(name) for name in COUNTERS},
                 "stage_switches": [switch for switch in progress.switches if switch["epoch"] == progress.epoch],
                 "seconds": progress.seconds,
+                **({"cp": mean_cp(windows), "gates": windows} if windows else {}),
             }
         )
         progress.epoch += 1
         progress.batch, progress.loss_sum, progress.correct = 0, 0.0, 0
         progress.epoch_start = dict(progress.train)
 
-    # Counters -------------------------------------------------------------------------------------------------------
-
-    def _read_counters(self) -> dict[str, int]:
-        counters = self.board.counters()
-        return {
-            name: sum(int(counters[part]) for part in parts)
-            for name, parts in COUNTERS.items()
-            if all(part in counters for part in parts)
-        }
-
-    def _count(self, totals: dict[str, int]) -> None:
-        """Add what the board has done since the last call to `totals`."""
-        now = self._read_counters()
-        for name, value in now.items():
-            totals[name] = totals.get(name, 0) + value - self._counted.get(name, 0)
-        self._counted = now
-
-    def static_latency(self) -> int | None:
-        """Cycles of the same run at static FW8/BW8: one iteration measured per batch size, times their number.
-
-        The run itself is left as it was. None on a board without a clock.
-        """
-        if "cycles" not in self._read_counters():
-            return None
-        state = self.model.state()
-        sizes = Counter(
-            min(self.config.batch, len(self.dataset.train) - batch * self.config.batch) for batch in range(self.batches)
-        )
-        total = 0
-        for size, batches in sizes.items():
-            before = self._read_counters()["cycles"]
-            self._gradients(np.arange(size), STATIC, np.random.default_rng(self.config.seed))
-            total += (self._read_counters()["cycles"] - before) * batches * self.config.epochs
-        self.model.load_state(state)
-        return total
-
     def summary(self) -> dict[str, Any]:
         """The content of summary.json; for a run that has reached its end."""
         progress, train = self.progress, self.progress.train
+        static = static_reference(self.config, self.board, self.dataset)
         return {
             "board": self.config.board,
             "cycles_modelled": getattr(self.board, "modelled", False),
@@ -290,8 +220,8 @@ class Trainer:
             **{name: train.get(name) for name in COUNTERS},
             # Computational cost as in FracTrain, section 4.1: MACs * (bits_a / 32) * (bits_b / 32), all three passes.
             "cc": train["bit_macs"] / 32**2,
-            "cc_static": train["macs"] * STATIC.fw * STATIC.bw / 32**2,
-            "latency_static_cycles": self.static_latency(),
+            "cc_static": static["bit_macs"] / 32**2,
+            "latency_static_cycles": static.get("cycles"),
             "latency_static_method": f"measured at {STATIC}: one iteration per batch size x number of iterations",
             "eval_cycles": progress.evaluation.get("cycles"),
             "stage_switches": progress.switches,
@@ -304,14 +234,16 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint, then the metrics, which a resumed run can always rebuild from it."""
-        self._count(self.progress.train)
-        arrays = {f"model/{name}": array for name, array in self.model.state().items()}
-        arrays |= {f"velocity/{name}": array for name, array in self.optimiser.state().items()}
+        self._meter.add_to(self.progress.train)
+        learner = self.learner
+        arrays = {f"model/{name}": array for name, array in learner.model.state().items()}
+        arrays |= {f"velocity/{name}": array for name, array in learner.optimiser.state().items()}
         meta = {
             "config": self.config.to_json(),
             "progress": asdict(self.progress),
             "schedule": self.schedule.state(),
-            "noise": self.noise.bit_generator.state,
+            "gates": self.trace.state(),
+            "noise": learner.noise.bit_generator.state,
         }
         save_checkpoint(self.out / CHECKPOINT, arrays, meta)
         self._write_metrics()
@@ -320,10 +252,6 @@ class Trainer:
     def _write_metrics(self) -> None:
         text = "".join(json.dumps(record) + "\n" for record in self.progress.records)
         write_atomically(self.out / METRICS, text.encode())
-
-    def _load(self, load: Callable[[dict[str, Array]], None], state: Mapping[str, Array]) -> None:
-        """Call `load` with arrays where the host computes for the board."""
-        load({name: place(self.board, array) for name, array in state.items()})
 
     def start_from(self, folder: Path) -> None:
         """Begin with the weights and running statistics of the run in `folder`, whose model must be the same.
@@ -337,7 +265,7 @@ class Trainer:
         """
         arrays, _ = load_checkpoint(folder / CHECKPOINT)
         model = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-        self._load(self.model.load_state, model)
+        self.learner.model.load_state(self.learner.placed(model))
 
     def resume(self) -> None:
         """Continue from the checkpoint in `out`.
@@ -355,8 +283,10 @@ class Trainer:
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups[group][rest] = array
-        self._load(self.model.load_state, groups["model"])
-        self._load(self.optimiser.load_state, groups["velocity"])
+        learner = self.learner
+        learner.model.load_state(learner.placed(groups["model"]))
+        learner.optimiser.load_state(learner.placed(groups["velocity"]))
         self.schedule.load_state(meta["schedule"])
-        self.noise.bit_generator.state = meta["noise"]
+        self.trace.load_state(meta["gates"])
+        learner.noise.bit_generator.state = meta["noise"]
         self.progress = Progress(**meta["progress"])

@@ -230,8 +230,8 @@ class ClockedBoard(GoldenBoard):
 def test_static_latency_is_measured_without_touching_the_run(trainer):
     run = trainer("static", board=ClockedBoard(), schedule="static", edge_bits=8)
     assert run.run()
-    before = {name: array.tobytes() for name, array in run.model.state().items()}
-    noise = run.noise.bit_generator.state
+    before = {name: array.tobytes() for name, array in run.learner.model.state().items()}
+    noise = run.learner.noise.bit_generator.state
     summary = run.summary()
     # The clock rounds down at each reading: two batch sizes, so the result may be short by a cycle per iteration.
     assert abs(summary["latency_static_cycles"] - summary["cycles"]) <= ITERATIONS
@@ -239,8 +239,8 @@ def test_static_latency_is_measured_without_touching_the_run(trainer):
     assert summary["ddr_bytes"] == 2 * summary["macs"]
     assert summary["eval_cycles"] > 0
     assert "cycles.png" in {path.name for path in write_report(run.out, run.progress.records, summary)}
-    assert {name: array.tobytes() for name, array in run.model.state().items()} == before
-    assert run.noise.bit_generator.state == noise
+    assert {name: array.tobytes() for name, array in run.learner.model.state().items()} == before
+    assert run.learner.noise.bit_generator.state == noise
 
 
 def test_divergence_keeps_the_checkpoint(trainer, data, tmp_path, capsys):
@@ -258,8 +258,8 @@ def test_divergence_keeps_the_checkpoint(trainer, data, tmp_path, capsys):
         ({"fw": "3,4", "bw": "6"}, "--fw names 2 stages and --bw 1"),
         ({"fw": "3,4"}, "--fw names 2 stages and --bw 4"),
         ({"fw": "1,4", "bw": "6,6"}, "--fw is (1, 4), must be 2 to 16 bits"),
-        ({"fw": "3,x"}, "'3,x' is not a list of bits"),
-        ({"schedule": "static", "fw": "3,4", "bw": "6,6"}, "--schedule static has one stage"),
+        ({"fw": "3,x"}, "'3,x' is not a list of numbers"),
+        ({"schedule": "static", "fw": "3,4", "bw": "6,6"}, "--schedule static takes 1 of --fw and --bw each, not 2"),
         ({"schedule": "dynamic"}, "--schedule is 'dynamic', must be one of static, pfq"),
         ({"model": "vgg"}, "--model is 'vgg', must be one of cnn-small, resnet8"),
         ({"data": "cats"}, "no data set 'cats'"),
