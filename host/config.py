@@ -65,6 +65,7 @@ class TrainConfig:
     cp : target of the gates' cost in each stage, in percent of 32 bits; empty for the schedule's default.
     beta : weight of the gates' cost in the loss, for each percent. The paper's 1e-3, of a sum over samples and blocks,
         comes to 0.069 for ResNet-38 in batches of 128.
+    band : distance from the target, as a part of it, from which on the cost has its full weight; 0 for all distances.
     allow_unreachable_cp : accept targets that no choice of options meets; the gates then keep to the nearest one.
     epochs, batch : length of the run. The last batch of an epoch holds what is left.
     lr, warmup : peak learning rate, and the fraction of the run that rises to it.
@@ -107,7 +108,8 @@ class TrainConfig:
     options: str = "3/6,4/6,4/8,6/8,6/12"
     weight_bits: int = 4
     cp: tuple[float, ...] = ()
-    beta: float = 0.07
+    beta: float = 0.1
+    band: float = 0.1
     allow_unreachable_cp: bool = False
     epochs: int = 10
     batch: int = 64
@@ -154,6 +156,7 @@ class TrainConfig:
         check(self.cycles >= 1, "cycles", "at least 1")
         check(2 <= self.weight_bits <= MAX_BITS, "weight_bits", f"2 to {MAX_BITS} bits")
         check(self.beta > 0, "beta", "positive")
+        check(self.band >= 0, "band", "0 or more")
         self._check_gates()
         self._check_switches()
         check(self.epochs >= 1, "epochs", "at least 1")

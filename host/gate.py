@@ -22,6 +22,8 @@ HIDDEN = 16
 class Projection(Layer):
     """Mean over the image and a linear layer, in floating point: x (N, C, H, W) -> (N, features)."""
 
+    controls = True
+
     def __init__(self, channels: int, features: int = FEATURES, *, rng: np.random.Generator):
         super().__init__()
         self.params = {"weight": _uniform(rng, channels, channels, features), "bias": _uniform(rng, channels, features)}
@@ -50,6 +52,8 @@ class Gate(Layer):
     With i, f, g, o the four parts of x @ input + h @ recurrent + bias: c' = s(f) * c + s(i) * tanh(g) and
     h' = s(o) * tanh(c'), where s is the logistic function; p = softmax(h' @ head + head_bias).
     """
+
+    controls = True
 
     def __init__(self, options: int, features: int = FEATURES, hidden: int = HIDDEN, *, rng: np.random.Generator):
         super().__init__()

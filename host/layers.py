@@ -59,6 +59,9 @@ class Layer:
     children : layers inside this one, by name.
     """
 
+    #: Whether the layer is part of a controller, which has to follow its target until the end of the run.
+    controls = False
+
     def __init__(self):
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}

@@ -40,7 +40,7 @@ class Step:
     loss : mean cross-entropy.
     correct : right answers.
     cp : cost of the gates' choice in percent; None without gates, and so the rest.
-    sign : of the cost in the loss: -1 below the target, 1 above or at it.
+    push : see `cost_push`.
     counts : samples by block and option.
     cost : what the gates' choice adds to the loss.
     """
@@ -48,7 +48,7 @@ class Step:
     loss: float
     correct: int
     cp: float | None = None
-    sign: int = 0
+    push: float = 0.0
     counts: dict[str, list[int]] | None = None
     cost: float = 0.0
 
@@ -87,11 +87,10 @@ class Learner:
         loss, gradient = softmax_cross_entropy(logits, place(self.board, labels))
         step = Step(loss, _right(logits, labels))
         if config.gated:
-            # FracTrain, section 3.3: below the target the cost is a reward, so the gates are held from both sides.
             cp = self.model.cp()
-            sign = -1 if cp < schedule.cp else 1
-            context = replace(context, cost_weight=sign * config.beta)
-            step = replace(step, cp=cp, sign=sign, counts=self.model.counts(), cost=sign * config.beta * cp)
+            push = cost_push(cp, schedule.cp, config.band)
+            context = replace(context, cost_weight=push * config.beta)
+            step = replace(step, cp=cp, push=push, counts=self.model.counts(), cost=push * config.beta * cp)
         self.model.backward(gradient, context)
         return step
 
@@ -113,6 +112,19 @@ class Learner:
         """Samples of each batch of an epoch."""
         samples, batch = len(self.dataset.train), self.config.batch
         return [min(batch, samples - start) for start in range(0, samples, batch)]
+
+
+def cost_push(cp: float, target: float, band: float) -> float:
+    """How the cost of the gates' choice, cp percent, enters the loss, as a factor of beta from -1 to 1.
+
+    FracTrain, section 3.3: above the target the cost is a penalty, below it a reward, so the gates are held from both
+    sides. The gates add up what pushes them, and a push of one size would let them swing: so it is proportional to the
+    distance as long as that is at most `band` times the target. 0 gives the sign alone, as in the paper.
+    """
+    distance = cp / target - 1
+    if abs(distance) >= band:
+        return -1.0 if distance < 0 else 1.0
+    return distance / band
 
 
 def _right(logits: Array, labels: np.ndarray) -> int:

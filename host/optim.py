@@ -21,14 +21,15 @@ class SGD:
             prefix + name: 0 * array for prefix, layer in model.walk() for name, array in layer.params.items()
         }
 
-    def step(self, lr: float) -> None:
-        """Update every parameter from the gradient of the latest backward."""
+    def step(self, lr: float, controller_lr: float | None = None) -> None:
+        """Update every parameter from the gradient of the latest backward, controllers at their own learning rate."""
         for prefix, layer in self.model.walk():
+            rate = controller_lr if layer.controls and controller_lr is not None else lr
             for name, array in layer.params.items():
                 gradient = layer.grads[name] + self.weight_decay * array
                 velocity = self.momentum * self.velocity[prefix + name] + gradient
                 self.velocity[prefix + name] = velocity
-                layer.params[name] = array - lr * velocity
+                layer.params[name] = array - rate * velocity
 
     def state(self) -> dict[str, Array]:
         """The velocities by the full names of their parameters; references, not copies."""

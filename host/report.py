@@ -10,6 +10,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from host.config import TrainConfig
+from host.gate_plot import plot_gates
+
 #: (file name, y axis, {legend: key of metrics.jsonl}).
 _PLOTS = (
     ("loss", "training loss (mean cross-entropy)", {"training": "loss"}),
@@ -22,16 +25,19 @@ _PLOTS = (
 def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Path]:
     """Write loss.png, accuracy.png, bits.png, cycles.png and report.md into `out`; return their paths.
 
-    A board without a clock gets no cycles.png.
+    A board without a clock gets no cycles.png; a run with gates gets gates.png in the place of bits.png.
 
     Parameters
     ----------
     records : the lines of metrics.jsonl, at least one.
     summary : the content of summary.json.
     """
+    config = TrainConfig.from_json(summary["config"])
     epochs = [record["epoch"] + 1 for record in records]
     paths = []
     for name, label, series in _PLOTS:
+        if name == "bits" and config.gated:
+            continue
         lines = {legend: [record[key] for record in records] for legend, key in series.items()}
         if any(value is None for values in lines.values() for value in values):
             continue
@@ -39,8 +45,11 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
             lines = {legend: list(accumulate(values)) for legend, values in lines.items()}
         paths.append(out / f"{name}.png")
         _plot(paths[-1], epochs, lines, label, steps=name == "bits")
+    if config.gated:
+        paths.append(out / "gates.png")
+        plot_gates(paths[-1], [window for record in records for window in record["gates"]], config.gate_options)
     paths.append(out / "report.md")
-    paths[-1].write_text(_page(summary, [path.name for path in paths[:-1]]))
+    paths[-1].write_text(_page(config, summary, records, [path.name for path in paths[:-1]]))
     return paths
 
 
@@ -60,22 +69,30 @@ def _plot(path: Path, epochs: list[int], lines: Mapping[str, list[float]], label
         figure.savefig(path, dpi=120)
 
 
-def _page(summary: Mapping[str, Any], images: Sequence[str]) -> str:
-    config = summary["config"]
-    stages = ", ".join(f"FW{fw}/BW{bw}" for fw, bw in zip(config["fw"], config["bw"], strict=True))
+def _page(
+    config: TrainConfig, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], images: Sequence[str]
+) -> str:
+    stages = ", ".join(map(str, config.stages))
+    if config.gated:
+        targets = ", ".join(f"{target:g} %" for target in config.cp)
+        stages = f"cp {targets} of {config.options} with {config.weight_bits}-bit weights; elsewhere {stages}"
     switches = [
-        f"FW{switch['fw']}/BW{switch['bw']} from iteration {switch['iteration']}" + " (forced)" * switch["forced"]
+        (f"FW{switch['fw']}/BW{switch['bw']}" if switch["cp"] is None else f"cp {switch['cp']:g} %")
+        + f" from iteration {switch['iteration']}"
+        + " (forced)" * switch["forced"]
         for switch in summary["stage_switches"]
     ]
     rows = [
         ("Board", summary["board"]),
-        ("Schedule", f"{config['schedule']}: {stages}"),
+        ("Schedule", f"{config.schedule}: {stages}"),
         ("Stage switches", "; ".join(switches) or "none"),
         ("Test accuracy", f"{summary['test_accuracy']:.2%}"),
         ("Epochs, iterations", f"{summary['epochs']}, {summary['iterations']}"),
         ("Computational cost (32-bit MACs)", f"{summary['cc']:.4g}, at static FW8/BW8 {summary['cc_static']:.4g}"),
         ("CC saving", f"{1 - summary['cc'] / summary['cc_static']:.1%}"),
     ]
+    if config.gated:
+        rows.append(("cp in the last epoch", f"{records[-1]['cp']:.3f} %"))
     if summary["ddr_bytes"] is not None:
         rows.append(("DDR bytes", f"{summary['ddr_bytes']:,}"))
     if summary["cycles"] is not None:
@@ -88,4 +105,4 @@ def _page(summary: Mapping[str, Any], images: Sequence[str]) -> str:
     rows.append(("Seconds on the host", f"{summary['seconds']:.0f}"))
     table = "".join(f"| {name} | {value} |\n" for name, value in rows)
     plots = "".join(f"\n![{Path(name).stem}]({name})\n" for name in images)
-    return f"# {config['model']} on {config['data']}, seed {summary['seed']}\n\n| | |\n|---|---|\n{table}{plots}"
+    return f"# {config.model} on {config.data}, seed {config.seed}\n\n| | |\n|---|---|\n{table}{plots}"

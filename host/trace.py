@@ -12,7 +12,7 @@ class GateTrace:
     """Sums the decisions of successive steps into windows.
 
     A window is a dict of JSON values: `iteration` behind its last step, number of `steps` and `samples`, means `cp`
-    (over samples, in percent) and `sign` (over steps), the `target`, and `counts`, samples by block and option. It ends
+    (over samples, in percent) and `push` (over steps), the `target`, and `counts`, samples by block and option. It ends
     after `every` steps, with the target, or where `take` ends it.
     """
 
@@ -27,13 +27,13 @@ class GateTrace:
             self._close()
         if self._open is None:
             counts = {name: [0] * len(row) for name, row in step.counts.items()}
-            self._open = {"steps": 0, "samples": 0, "cp": 0.0, "sign": 0.0, "target": target, "counts": counts}
+            self._open = {"steps": 0, "samples": 0, "cp": 0.0, "push": 0.0, "target": target, "counts": counts}
         window = self._open
         window["iteration"] = iteration
         window["steps"] += 1
         window["samples"] += samples
         window["cp"] += step.cp * samples
-        window["sign"] += step.sign
+        window["push"] += step.push
         for name, row in step.counts.items():
             window["counts"][name] = [a + b for a, b in zip(window["counts"][name], row, strict=True)]
         if window["steps"] == self.every:
@@ -42,7 +42,7 @@ class GateTrace:
     def _close(self) -> None:
         window, self._open = self._open, None
         window["cp"] /= window["samples"]
-        window["sign"] /= window["steps"]
+        window["push"] /= window["steps"]
         self._done.append(window)
 
     def take(self) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ _HELP = {
     "weight_bits": "DFQ, FracTrain: bits of weights in blocks with a gate",
     "cp": "DFQ, FracTrain: target of each stage, cost of the gated blocks in percent of 32 bits, as 1.8,2.2,2.6,3",
     "beta": "DFQ, FracTrain: weight of the cost in the loss, for each percent",
+    "band": "DFQ, FracTrain: distance from the target, as a part of it, that gives the cost its full weight",
     "allow_unreachable_cp": "DFQ, FracTrain: accept targets that no choice of options meets",
     "epochs": "passes over the training split",
     "batch": "samples in a batch",

@@ -139,7 +139,7 @@ class Trainer:
                 raise FloatingPointError(f"the loss is {step.loss}")
             warmup = round(config.warmup * self.iterations)
             rate = LR_SCHEDULES[config.lr_schedule](config.lr, progress.iteration, self.iterations, warmup)
-            self.learner.optimiser.step(rate)
+            self.learner.optimiser.step(rate, controller_lr=config.lr)
         progress.iteration += 1
         progress.batch += 1
         progress.loss_sum += step.loss * len(index)
