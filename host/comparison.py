@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from host.checkpoint import write_atomically
 from host.cost import FULL, Cost, conversion, run_cost, saving
 from host.data import load_dataset
+from host.subset import Subset
 from host.trainer import METRICS
 from host.workload import Work, network
 
@@ -42,9 +43,10 @@ class Result:
     best: Cost
 
     @property
-    def task(self) -> tuple[str, str]:
-        """Runs of one task can be compared."""
-        return self.summary["config"]["model"], self.summary["config"]["data"]
+    def task(self) -> tuple[str, str, str]:
+        """Model, data set and part of it: runs of one task can be compared."""
+        config = self.summary["config"]
+        return config["model"], config["data"], config["subset"]
 
     @property
     def is_reference(self) -> bool:
@@ -57,10 +59,10 @@ class Result:
 
 
 @cache
-def _shapes(model: str, data: str) -> tuple[tuple[Work, ...] | None, int]:
+def _shapes(model: str, data: str, subset: str) -> tuple[tuple[Work, ...] | None, int]:
     """Layers of a network on a data set and the samples of an epoch; (None, 0) where the data set is not at hand."""
     try:
-        dataset = load_dataset(data)
+        dataset = Subset.parse(subset).of(load_dataset(data))
     except (OSError, ValueError):
         return None, 0
     return tuple(network(model, dataset.image, dataset.classes)), len(dataset.train)
@@ -73,7 +75,7 @@ def read_result(folder: Path) -> Result:
         records = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
         if len(records) != summary["epochs"]:
             raise ValueError(f"{METRICS} has {len(records)} epochs, {SUMMARY} {summary['epochs']}")
-        works, samples = _shapes(summary["config"]["model"], summary["config"]["data"])
+        works, samples = _shapes(*(summary["config"][name] for name in ("model", "data", "subset")))
         full = run_cost(records, summary, works, samples)
         best = run_cost(records, summary, works, samples, best=True)
     except (ValueError, KeyError) as error:
@@ -92,6 +94,7 @@ def row(result: Result, reference: Result | None) -> dict[str, Any]:
         "run": result.name,
         "model": result.task[0],
         "data": result.task[1],
+        "subset": result.task[2],
         "board": result.summary["board"],
         "cycles_modelled": result.modelled,
         "accuracy_best": result.best.accuracy,
@@ -147,11 +150,12 @@ COLUMNS = (
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown, a table for each task."""
     parts = []
-    for task in dict.fromkeys((r["model"], r["data"]) for r in rows):
+    for task in dict.fromkeys((r["model"], r["data"], r["subset"]) for r in rows):
         lines = [[heading for heading, _ in COLUMNS], ["---"] * len(COLUMNS)]
-        lines += [[cell(r) for _, cell in COLUMNS] for r in rows if (r["model"], r["data"]) == task]
+        lines += [[cell(r) for _, cell in COLUMNS] for r in rows if (r["model"], r["data"], r["subset"]) == task]
         text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        parts.append(f"## {task[0]} on {Path(task[1]).name}\n\n{text}")
+        name = " ".join(filter(None, (Path(task[1]).name, task[2])))
+        parts.append(f"## {task[0]} on {name}\n\n{text}")
     note = (
         "CC in 32-bit MACs: as the paper counts it; as executed; and with stationary operands in whole 4-bit digits. "
         "Savings are those of the whole run against static FW8/BW8, the saving conversion is latency saving / CC "

@@ -4,10 +4,11 @@ CC is in 32-bit MACs: multiply-accumulates * (bits_a / 32) * (bits_b / 32), as i
 4.1. Three figures say different things of one run:
 
 * *paper*: forward MACs of every layer at the stage's widths, charged three times (f*f for the forward pass, f*g for
-  each of the two backward passes), as in the released code (`cr` of train_pfq.py) and its tables. The input gradient of
-  the first layer, which nobody computes, is charged; a gate, corrections and evaluation are not.
-* *executed*: what the run charged to its board: first convolution and shortcuts at the widths they really had, a gate
-  and corrections where they ran there, no input gradient of the first layer. Evaluation is counted apart.
+  each of the two backward passes), as in the released code (`cr` of train_pfq.py) and its tables; of blocks with a gate
+  their cp. The input gradient of the first layer, which nobody computes, is charged; gates and evaluation are not.
+* *executed*: what the run charged to its board, first convolution and shortcuts at the widths they really had and no
+  input gradient of the first layer, and the gates at 32 bits, which the host computes. Zero points are 0, so there are
+  no corrections. Evaluation is counted apart.
 * *digits*: as executed, with the stationary operand filled up to whole 4-bit digits, which is the work of the array.
 
 Everything is computed from metrics.jsonl and summary.json of a run, and the shapes of its network.
@@ -15,12 +16,15 @@ Everything is computed from metrics.jsonl and summary.json of a run, and the sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from host.gate import FEATURES, HIDDEN
 from host.layout import ceil_div
+from host.mixed import option_cp, parse_options
+from host.mobilenet import DepthwiseConv2d
 from host.quantise import Precision
 from host.workload import Work
 from rtl.config import DIGIT_BITS
@@ -41,10 +45,9 @@ def forward_macs(work: Work) -> int:
     return prod(work.out) * prod(work.w[1:])
 
 
-def paper_cc(works: Sequence[Work], precision: Precision) -> float:
+def paper_cc(works: Iterable[Work], precision: Precision) -> float:
     """CC of one sample as the paper counts it, in 32-bit MACs."""
-    f, g = precision.fw, precision.bw
-    return sum(forward_macs(work) for work in works) * (f * f + 2 * f * g) / FULL
+    return sum(forward_macs(work) * _thrice(_own(work, precision)) for work in works) / FULL
 
 
 def executed_cc(works: Sequence[Work], precision: Precision, edge_bits: int, *, digits: bool = False) -> float:
@@ -55,19 +58,79 @@ def executed_cc(works: Sequence[Work], precision: Precision, edge_bits: int, *, 
     works : layers in order; the first and the last are never narrower than `edge_bits`.
     digits : fill the stationary operand up to whole digits. It is the weight, or of two the one that costs less.
     """
-    total = 0
-    for work in works:
-        edge = work.first or work is works[-1]
-        widths = precision.at_least(edge_bits) if edge else precision
-        f, g = widths.fw, widths.bw
-        filled = {bits: ceil_div(bits, DIGIT_BITS) * DIGIT_BITS if digits else bits for bits in (f, g)}
-        costs = {
-            "forward": filled[f] * f,
-            "input grad": filled[f] * g,
-            "weight grad": min(filled[f] * g, filled[g] * f),
-        }
-        total += forward_macs(work) * sum(costs[which] for which in work.passes)
-    return total / FULL
+    return (
+        sum(
+            forward_macs(work)
+            * _passes(work, precision.at_least(edge_bits) if work.first or work is works[-1] else precision, digits)
+            for work in works
+        )
+        / FULL
+    )
+
+
+def _own(work: Work, precision: Precision) -> Precision:
+    return DepthwiseConv2d.PRECISION if work.depthwise else precision
+
+
+def _thrice(precision: Precision) -> int:
+    """Products of bits of the forward pass and of both gradients."""
+    a, g, w = precision.fw, precision.bw, precision.weight_bits
+    return a * w + g * w + a * g
+
+
+def _passes(work: Work, precision: Precision, digits: bool) -> int:
+    """The same of the passes that the layer has; with `digits` as the array works."""
+    precision = _own(work, precision)
+    a, g, w = precision.fw, precision.bw, precision.weight_bits
+    filled = {bits: ceil_div(bits, DIGIT_BITS) * DIGIT_BITS if digits else bits for bits in (a, g, w)}
+    costs = {
+        "forward": filled[w] * a,
+        "input grad": filled[w] * g,
+        "weight grad": min(filled[a] * g, filled[g] * a),
+    }
+    return sum(costs[which] for which in work.passes)
+
+
+def is_gated(work: Work) -> bool:
+    """Whether a layer lies in a block that gets a gate where samples choose; see `host.gated.add_gates`."""
+    return len(work.w) == 4 and not work.first
+
+
+def gate_cc(works: Iterable[Work], options: int) -> float:
+    """32-bit MACs of the gates for one sample, forward and both gradients; `host.gate` computes them on the host."""
+    inputs: dict[str, int] = {}
+    for work in filter(is_gated, works):
+        inputs.setdefault(_block(work), work.x[0])
+    step = (FEATURES + HIDDEN) * 4 * HIDDEN + HIDDEN * options
+    return 3.0 * sum(channels * FEATURES + step for channels in inputs.values())
+
+
+def _block(work: Work) -> str:
+    return work.name.partition(".")[0]
+
+
+def gated_digits(
+    works: Sequence[Work], config: Mapping[str, Any], windows: Iterable[Mapping[str, Any]], rest: Precision
+) -> float:
+    """CC with whole digits of the windows of `host.trace`, gates left out; `rest` has all layers without a gate."""
+    options = parse_options(config["options"], config["weight_bits"])
+    widest = max(options, key=option_cp)
+    blocks: dict[str, list[Work]] = {}
+    for work in filter(is_gated, works):
+        blocks.setdefault(_block(work), []).append(work)
+    others = [work for work in works if not is_gated(work)]
+    per_sample = executed_cc(others, rest, config["edge_bits"], digits=True)
+    total = 0.0
+    for window in windows:
+        total += window["samples"] * per_sample
+        for name, layers in blocks.items():
+            for option, samples in zip(options, window["counts"][name], strict=True):
+                for work in layers:
+                    # Whoever skips the block still has its shortcut.
+                    precision = option if option or "shortcut" not in work.name else widest
+                    if samples and precision:
+                        total += samples * forward_macs(work) * _passes(work, precision, True) / FULL
+    return total
 
 
 def segments(summary: Mapping[str, Any], first: int, last: int) -> Iterator[tuple[int, Precision]]:
@@ -125,23 +188,29 @@ def run_cost(
     ----------
     records : lines of metrics.jsonl.
     summary : content of summary.json.
-    works, samples : layers of the network and samples of an epoch. Without them, and in runs whose widths the samples
-        choose for themselves (those log `cp`), the figures that need them are None, unless `cp` gives the paper's.
+    works, samples : layers of the network and samples of an epoch. Without them the figures that need them are None,
+        and the gates of a run that has some are not in what was executed.
     """
     if best:
         accuracies = [record["test_accuracy"] for record in records]
         records = records[: accuracies.index(max(accuracies)) + 1]
-    gated = any("cp" in record for record in records)
-    paper = digits = 0.0
+    config = summary["config"]
+    paper = digits = gates = 0.0
     begin = 0
-    for record in records:
+    for record in records if works is not None else ():
         end = record["iteration"]
-        for count, precision in () if works is None else segments(summary, begin, end):
-            part = samples * count / (end - begin)
-            edge_bits = summary["config"]["edge_bits"]
-            if gated:  # cp is the cost in % of that at 32 bits
-                paper += part * 3 * sum(forward_macs(work) for work in works) * record["cp"] / 100
-                continue
+        if "cp" in record:
+            rest = Precision(config["fw"][0], config["bw"][0])
+            gated = sum(forward_macs(work) for work in works if is_gated(work) and not work.depthwise)
+            others = [work for work in works if not is_gated(work) or work.depthwise]
+            # cp is the cost in % of that at 32 bits, of which there are three passes.
+            paper += samples * (gated * 3 * record["cp"] / 100 + paper_cc(others, rest))
+            digits += gated_digits(works, config, record["gates"], rest)
+            gates += samples * gate_cc(works, len(parse_options(config["options"], config["weight_bits"])))
+            begin = end
+            continue
+        for count, precision in segments(summary, begin, end):
+            part, edge_bits = samples * count / (end - begin), config["edge_bits"]
             paper += part * paper_cc(works, precision)
             ratio = executed_cc(works, precision, edge_bits, digits=True) / executed_cc(works, precision, edge_bits)
             digits += record["bit_macs"] / FULL * ratio * count / (end - begin)
@@ -155,8 +224,8 @@ def run_cost(
         epochs=len(records),
         accuracy=records[-1]["test_accuracy"],
         paper=None if works is None else paper,
-        executed=total("bit_macs") / FULL,
-        digits=None if works is None or gated else digits,
+        executed=total("bit_macs") / FULL + gates,
+        digits=None if works is None else digits + gates,
         cycles=total("cycles"),
         ddr_bytes=total("ddr_bytes"),
     )

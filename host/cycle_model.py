@@ -49,6 +49,9 @@ class Cycles:
     def __add__(self, other: Cycles) -> Cycles:
         return Cycles(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
+    def __sub__(self, other: Cycles) -> Cycles:
+        return Cycles(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
+
 
 class Pipeline:
     """One filling of the ring, from an idle accelerator until it is idle again.

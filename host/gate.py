@@ -65,13 +65,15 @@ class Gate(Layer):
             "head": _uniform(rng, hidden, hidden, options),
             "head_bias": _uniform(rng, hidden, options),
         }
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin a pass: state of zeros, no steps yet."""
         self._state: tuple[Array, Array] | None = None
         self._steps: list[tuple[Array, ...]] = []
         self._carried: tuple[Array, Array] | None = None
+
+    def reset(self, context: Context) -> None:
+        """Begin a pass: state of zeros, no steps yet. One of evaluation leaves the steps of training to backward."""
+        self._state = None
+        if context.training:
+            self._steps, self._carried = [], None
 
     def forward(self, x: Array, context: Context) -> Array:
         xp, size, params = array_namespace(x), self.hidden, self.params

@@ -88,6 +88,7 @@ class Gated(Layer):
     ----------
     share : the block's part of the multiply-accumulates of all gated blocks.
     choice : option of each sample of the latest forward, (N,).
+    costs : `host.mixed.option_cp` of each option.
     """
 
     def __init__(self, block: Layer, gate: Gate, options: Sequence[Option], channels: int, *, rng: np.random.Generator):
@@ -97,12 +98,9 @@ class Gated(Layer):
         self.children = {"block": block, "projection": self.projection}
         self.share = 1.0
         self.choice = np.zeros(0, np.int64)
-        self._costs = [option_cp(option) for option in self.options]
-        self._widest = self.options[int(np.argmax(self._costs))]
-        # The order in which samples lie in a batch: equal widths of activations together, skips last.
-        self._order = sorted(
-            range(len(self.options)), key=lambda k: (1, 0, 0) if (o := self.options[k]) is None else (0, o.fw, o.bw)
-        )
+        self.costs = [option_cp(option) for option in self.options]
+        self._widest = self.options[int(np.argmax(self.costs))]
+        self._order = sorted(range(len(self.options)), key=lambda k: _place(self.options[k]))
 
     @property
     def macs(self) -> int:
@@ -120,7 +118,7 @@ class Gated(Layer):
             y = changed = self.block.forward(x, route.body.of(context))
         else:
             if route.active:
-                changed = self.block.body.forward(x[: route.active], route.body.of(context))
+                changed = self.block.body.forward(x[: route.active, ...], route.body.of(context))
             y = x if self.block.shortcut is None else self.block.shortcut.forward(x, route.shortcut.of(context))
             y = _add_first(y, changed)
         if context.training:
@@ -153,7 +151,7 @@ class Gated(Layer):
         else:
             inner = None
             if route.active:
-                inner = self.block.body.backward(dy[: route.active], route.body.of(context))
+                inner = self.block.body.backward(dy[: route.active, ...], route.body.of(context))
             else:
                 _clear_gradients(self.block.body)
             shortcut = self.block.shortcut
@@ -163,7 +161,7 @@ class Gated(Layer):
             runs = xp.asarray([float(option is not None) for option in self.options], dtype=dy.dtype, device=device(dy))
             along = xp.sum(dy[: route.active, ...] * changed, axis=(1, 2, 3))
             dmask = _add_first(dmask, along[:, None] * runs)
-        costs = xp.asarray(self._costs, dtype=dy.dtype, device=device(dy))
+        costs = xp.asarray(self.costs, dtype=dy.dtype, device=device(dy))
         dmask = xp.take(dmask, route.back, axis=0) + context.cost_weight * self.share / dy.shape[0] * costs
         features = self.gate.backward(dmask, context)
         return xp.take(dx, route.back, axis=0) + self.projection.backward(features, context)
@@ -184,7 +182,7 @@ class GatedNetwork(Layer):
         self.blocks = {name: layer for name, layer in layers.items() if isinstance(layer, Gated)}
 
     def forward(self, x: Array, context: Context) -> Array:
-        self.gate.reset()
+        self.gate.reset(context)
         return self._layers.forward(x, context)
 
     def backward(self, dy: Array, context: Context) -> Array | None:
@@ -193,12 +191,11 @@ class GatedNetwork(Layer):
     def cp(self) -> float:
         """Cost of the latest forward's batch with its backward, in percent of that at 32 bits (FracTrain's cp).
 
-        Over the gated blocks, weighted with their multiply-accumulates; the mean over the samples there were.
+        Over the gated blocks, weighted with their multiply-accumulates; the mean over the samples there were. A sample
+        that skips a block counts nothing there, not even the convolution of a shortcut.
         """
         return sum(
-            block.share * option_cp(block.options[k]) / len(block.choice)
-            for block in self.blocks.values()
-            for k in block.choice
+            block.share * float(np.mean(np.asarray(block.costs)[block.choice])) for block in self.blocks.values()
         )
 
     def counts(self) -> dict[str, list[int]]:
@@ -254,6 +251,11 @@ def _input_shapes(model: Sequential, image: tuple[int, int, int]) -> dict[str, t
         shapes[name] = tuple(x.shape[1:])
         x = layer.forward(x, context)
     return shapes
+
+
+def _place(option: Option) -> tuple[int, int, int]:
+    """Where samples of an option lie in a batch: equal widths of activations together, skips last."""
+    return (1, 0, 0) if option is None else (0, option.fw, option.bw)
 
 
 def _add_first(whole: Array, part: Array | None) -> Array:

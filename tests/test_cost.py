@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from host.cost import FULL, Cost, conversion, executed_cc, forward_macs, paper_cc, run_cost, saving, segments
+from host.cost import FULL, Cost, conversion, executed_cc, forward_macs, gate_cc, paper_cc, run_cost, saving, segments
 from host.quantise import Precision
 from host.workload import PASSES, Work, network
 
@@ -80,11 +80,46 @@ def test_what_is_not_known_is_none():
     assert cost.executed == 3
 
 
+#: conv and fc of 100 and 10 forward MACs without a gate, a block of 30 and its shortcut of 6 behind one.
+GATED_WORKS = [
+    WORKS[0],
+    Work("block.body.conv", (2, 1, 1), (15, 2, 1, 1)),
+    Work("block.shortcut.conv", (2, 1, 1), (3, 2, 1, 1)),
+    WORKS[1],
+]
+
+
+def gated_run():
+    records, summary = run()
+    summary["config"] |= {"fw": [8], "bw": [8], "options": "0,3/6,8/8", "weight_bits": 4}
+    window = {"samples": 40, "counts": {"block": [10, 20, 10]}}
+    return [{**record, "cp": 2.5, "gates": [window]} for record in records], summary
+
+
 def test_gated_runs_cost_what_they_logged():
-    records, summary = run(cp=2.5)
-    cost = run_cost(records, summary, WORKS, 40)
-    assert cost.paper == pytest.approx(3 * 40 * 3 * 110 * 0.025)
-    assert cost.digits is None
+    records, summary = gated_run()
+    cost = run_cost(records, summary, GATED_WORKS, 40)
+    assert cost.paper == pytest.approx(3 * 40 * (3 * 36 * 0.025 + 110 * 3 * 64 / FULL))
+    # One block with two channels: projection, LSTM of 16 features and 16 states, head for three options.
+    gate = 3 * (2 * 16 + 32 * 64 + 16 * 3)
+    assert gate_cc(GATED_WORKS, 3) == gate
+    assert cost.executed == 3 + 3 * 40 * gate
+
+
+def test_gated_runs_fill_the_digits_of_what_was_chosen():
+    records, summary = gated_run()
+    cost = run_cost(records, summary, GATED_WORKS, 40)
+    gate = 40 * gate_cc(GATED_WORKS, 3)
+    others = 40 * (100 * 2 + 10 * 3) * 64
+    # Weights of 4 bits are one digit, activations of 3 too; 8-bit operands are two. Skipping leaves the shortcut.
+    narrow, wide = 4 * 3 + 4 * 6 + min(4 * 6, 8 * 3), 4 * 8 + 4 * 8 + 8 * 8
+    block = 36 * (20 * narrow + 10 * wide) + 6 * 10 * wide
+    assert cost.digits == pytest.approx(3 * ((others + block) / FULL + gate))
+
+
+def test_depthwise_convolutions_keep_their_precision():
+    work = Work("depthwise", (4, 1, 1), (4, 1, 3, 3), depthwise=True)
+    assert paper_cc([work], Precision(3, 6)) == 36 * (64 + 2 * 8 * 16) / FULL
 
 
 def cost(cc: float, cycles: int | None) -> Cost:

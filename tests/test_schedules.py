@@ -5,7 +5,15 @@ import json
 import pytest
 
 from host.quantise import Precision
-from host.schedules import LossIndicator, PFQSchedule, StaticSchedule
+from host.schedules import (
+    FracTrainSchedule,
+    LossIndicator,
+    PFQSchedule,
+    PlannedSchedule,
+    Stage,
+    StaticSchedule,
+    cyclic_stages,
+)
 
 STAGES = [Precision(3, 6), Precision(4, 6), Precision(6, 8), Precision(8, 8)]
 
@@ -126,3 +134,51 @@ def test_static_never_switches():
     schedule.load_state(schedule.state())
     with pytest.raises(ValueError, match="another schedule"):
         schedule.load_state({"stage": 1})
+
+
+def test_fractrain_raises_its_targets_where_pfq_would_raise_its_bits():
+    targets = [1.8, 2.2, 2.6, 3.0]
+    how = {"epsilon": 0.05, "alpha": 0.3, "indicator_every": 2, "total": 100, "guard": 0.7}
+    schedule = FracTrainSchedule(targets, Precision(8, 8), **how)
+    # A plateau of five indicator epochs; then means of 1 and 1.1 in turn, too far apart for the second threshold of
+    # 0.015: only the guard is left, after 70 + 30 / 3 and 70 + 60 / 3 iterations.
+    losses = [1.0] * 10 + [1.0, 1.0, 1.1, 1.1] * 20 + [1.0] * 10
+    used, switches = [], []
+    for loss in losses:
+        used.append(schedule.cp)
+        assert schedule.precision == Precision(8, 8)
+        if (switch := schedule.observe(loss)) is not None:
+            switches.append((switch.iteration, switch.stage, switch.cp, switch.forced))
+    assert switches == [(10, 1, 2.2, False), (80, 2, 2.6, True), (90, 3, 3.0, True)]
+    assert used == [1.8] * 10 + [2.2] * 70 + [2.6] * 10 + [3.0] * 10
+
+
+def test_planned_stages_begin_where_they_are_planned():
+    stages = [Stage(0, Precision(3, 6)), Stage(4, Precision(4, 6)), Stage(5, Precision(8, 8), cp=2.0)]
+    schedule = PlannedSchedule(stages)
+    used, switches = feed(schedule, [1.0] * 8)
+    assert used == [Precision(3, 6)] * 4 + [Precision(4, 6)] + [Precision(8, 8)] * 3
+    assert [(switch.iteration, switch.stage, switch.forced, switch.cp) for switch in switches] == [
+        (4, 1, False, None),
+        (5, 2, False, 2.0),
+    ]
+    again = PlannedSchedule(stages)
+    again.load_state(json.loads(json.dumps(schedule.state())))
+    assert (again.precision, again.cp) == (Precision(8, 8), 2.0)
+
+
+def test_cpt_cycles_the_forward_width():
+    # Two cycles of 8: 3 + 5 (1 - cos(pi t / 8)) / 2 = 3, 3.19, 3.73, 4.54, 5.5, 6.46, 7.27, 7.81; of 5.5 the even 6.
+    cycle = [3, 3, 4, 5, 6, 6, 7, 8]
+    schedule = PlannedSchedule(cyclic_stages(Precision(3, 8), Precision(8, 8), 2, 17))
+    used, switches = feed(schedule, [1.0] * 17)
+    assert [precision.fw for precision in used] == [*cycle, *cycle, 3]
+    assert {precision.bw for precision in used} == {8}
+    assert [switch.iteration for switch in switches] == [2, 3, 4, 6, 7, 8, 10, 11, 12, 14, 15, 16]
+    assert [switch.stage for switch in switches] == list(range(1, 13))
+
+
+def test_cpt_needs_an_iteration_a_cycle():
+    assert len(cyclic_stages(Precision(3, 8), Precision(8, 8), 5, 5)) == 1
+    with pytest.raises(ValueError, match="6 cycles of precision do not fit into 5 iterations"):
+        cyclic_stages(Precision(3, 8), Precision(8, 8), 6, 5)
