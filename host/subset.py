@@ -1,6 +1,7 @@
 """Parts of a data set, for adaptation to new classes and for fine-tuning (FracTrain, arXiv 2012.13113, table 5).
 
-A specification is text: conditions separated by `/`, such as `classes=0-4` or `classes=0-2,7/fraction=0.5`.
+A specification is text: conditions separated by `/`, such as `classes=0-4` or `classes=0-2,7/fraction=0.5`; `rest=0.5`
+is what `fraction=0.5` leaves.
 Labels, their number and the normalisation stay those of the whole data set: a model trained on one part takes the
 images of another without a change, its last layer included.
 """
@@ -26,10 +27,12 @@ class Subset:
     ----------
     classes : labels that are kept in both splits; empty for all.
     fraction : part of each class that is kept of the training split. The test split is never thinned.
+    rest : part of each class that is left out of it instead, the very samples that `fraction` would keep.
     """
 
     classes: tuple[int, ...] = ()
     fraction: float = 1.0
+    rest: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Subset:
@@ -48,14 +51,16 @@ class Subset:
                     raise ValueError
                 if name == "classes":
                     values[name] = _ranges(value)
-                elif name == "fraction" and 0 < float(value) <= 1:
+                elif name == "fraction" and 0 < float(value) <= 1 and "rest" not in values:
+                    values[name] = float(value)
+                elif name == "rest" and 0 < float(value) < 1 and "fraction" not in values:
                     values[name] = float(value)
                 else:
                     raise ValueError
             except ValueError:
                 raise ValueError(
-                    f"subset {text!r}: {condition!r} is neither classes=0-4,7 nor fraction=0.1 (above 0, at most 1), "
-                    "each given once"
+                    f"subset {text!r}: {condition!r} is neither classes=0-4,7 nor fraction=0.1 (above 0, at most 1) nor "
+                    "what that leaves, rest=0.1; each given once"
                 ) from None
         return cls(**values)
 
@@ -67,12 +72,13 @@ class Subset:
             if label >= dataset.classes:
                 raise ValueError(f"subset: class {label}, {dataset.name} has 0 to {dataset.classes - 1}")
         train, test = (_of_classes(split, self.classes) for split in (dataset.train, dataset.test))
-        return Dataset(f"{dataset.name} {self}", _thinned(train, self.fraction), test, whole=dataset)
+        return Dataset(f"{dataset.name} {self}", _thinned(train, self.fraction, self.rest), test, whole=dataset)
 
     def __str__(self) -> str:
         """The specification, from which `parse` makes an equal object."""
         classes = [f"classes={','.join(map(str, self.classes))}"] if self.classes else []
-        return "/".join([*classes, *([f"fraction={self.fraction}"] if self.fraction != 1 else [])])
+        fraction = [f"fraction={self.fraction}"] if self.fraction != 1 else []
+        return "/".join([*classes, *fraction, *([f"rest={self.rest}"] if self.rest else [])])
 
 
 def _ranges(text: str) -> tuple[int, ...]:
@@ -93,13 +99,15 @@ def _of_classes(split: Split, classes: tuple[int, ...]) -> Split:
     return Split(split.codes[kept], split.labels[kept])
 
 
-def _thinned(split: Split, fraction: float) -> Split:
-    """A fraction of each class, at least one sample of it, in the order of the split."""
-    if fraction == 1:
+def _thinned(split: Split, fraction: float, rest: float) -> Split:
+    """A fraction of each class, at least one sample of it, or all but that; in the order of the split."""
+    if fraction == 1 and not rest:
         return split
     rng = np.random.default_rng(_SEED)
     kept = np.zeros(len(split), bool)
     for label in np.unique(split.labels):
         members = rng.permutation(np.flatnonzero(split.labels == label))
-        kept[members[: max(round(fraction * len(members)), 1)]] = True
+        kept[members[: max(round((rest or fraction) * len(members)), 1)]] = True
+    if rest:
+        kept = ~kept
     return Split(split.codes[kept], split.labels[kept])

@@ -37,7 +37,7 @@ _HELP = {
     "board": "golden, torch, sim, or another name that open_board knows",
     "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
     "data": "digits, a folder (MNIST and its kin, CIFAR-10, CIFAR-100), or an .npz file of JPEG images",
-    "subset": "part of the data set, as classes=0-4 or classes=0-4/fraction=0.5",
+    "subset": "part of the data set, as classes=0-4, classes=0-4/fraction=0.5, or the rest=0.5 that this leaves",
     "augment": "none, or crop-flip: random crops and flips of the training images",
     "init_from": "folder of a run whose weights this one begins with",
     "numerics": "device, or emulated on the host: " + ", ".join(name for name in NUMERICS if name != "device"),

@@ -96,7 +96,7 @@ def test_wrong_configurations_are_named(tmp_path, text, message):
 
 
 def test_the_examples_are_sound():
-    examples = sorted(EXAMPLES.glob("*.toml"))
+    examples = sorted(EXAMPLES.glob("*/*.toml"))
     assert examples
     for path in examples:
         experiment.read_run(path)

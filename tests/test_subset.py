@@ -32,7 +32,17 @@ def test_subset_fraction_takes_a_share_of_each_class():
     assert np.bincount(Subset.parse("classes=0/fraction=0.01").of(whole).train.labels).tolist() == [1]
 
 
-@pytest.mark.parametrize("text", ["classes=0-4,7", "fraction=0.25", "classes=3/fraction=0.5", ""])
+def test_the_rest_is_what_a_fraction_leaves():
+    whole = tiny()
+    part, rest = (Subset.parse(f"classes=1-3/{kind}=0.3").of(whole) for kind in ("fraction", "rest"))
+    together = [split.codes.reshape(len(split), -1).tolist() for split in (part.train, rest.train)]
+    wanted = Subset.parse("classes=1-3").of(whole).train
+    assert sorted(together[0] + together[1]) == sorted(wanted.codes.reshape(len(wanted), -1).tolist())
+    assert len(part.train) == 9
+    assert len(rest.test) == len(part.test)
+
+
+@pytest.mark.parametrize("text", ["classes=0-4,7", "fraction=0.25", "classes=3/fraction=0.5", "rest=0.25", ""])
 def test_subset_reads_what_it_writes(text):
     subset = Subset.parse(text)
     assert Subset.parse(str(subset)) == subset
@@ -49,6 +59,9 @@ def test_subset_reads_what_it_writes(text):
         "fraction=0",
         "fraction=1.5",
         "fraction=.1/fraction=.2",
+        "fraction=.1/rest=.1",
+        "rest=.1/fraction=.1",
+        "rest=1",
     ],
 )
 def test_bad_subsets_are_refused(text):
