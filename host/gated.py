@@ -14,7 +14,7 @@ paper's equation 1); a sample that skips teaches nothing but its cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -187,6 +187,19 @@ class GatedNetwork(Layer):
 
     def backward(self, dy: Array, context: Context) -> Array | None:
         return self._layers.backward(dy, context)
+
+    def completed(self, state: Mapping[str, Array]) -> dict[str, Array]:
+        """`state` of the same layers without gates, with the gates as they are here; one that has gates stays."""
+        if any(name.startswith("gate.") for name in state):
+            return dict(state)
+        own = {
+            prefix + name: a for prefix, layer in self.walk() if layer.controls for name, a in layer.arrays().items()
+        }
+        inner = {}
+        for name, array in state.items():
+            block, _, rest = name.partition(".")
+            inner[f"{block}.block.{rest}" if block in self.blocks else name] = array
+        return own | inner
 
     def cp(self) -> float:
         """Cost of the latest forward's batch with its backward, in percent of that at 32 bits (FracTrain's cp).

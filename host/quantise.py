@@ -119,12 +119,13 @@ def rescale(accumulator: Array, scale: float, like: Array) -> Array:
     """Turn exact sums of a board into real numbers: an array of `like`'s library, dtype and device.
 
     Of int64 sums the product is formed in double precision, so that one of more than 24 bits is rounded once and not
-    twice. A board that gives floating-point sums gives them in a dtype that holds them.
+    twice, and so is one that is wanted in double precision. A board that gives floating-point sums gives them in a
+    dtype that holds them.
     """
     xp = array_namespace(like)
     exact = match(accumulator, like)
-    if xp.isdtype(exact.dtype, "integral"):
-        exact = xp.astype(exact, xp.float64)
+    if xp.isdtype(exact.dtype, "integral") or like.dtype == xp.float64:
+        exact = xp.astype(exact, xp.float64, copy=False)
     return xp.astype(exact * scale, like.dtype, copy=False)
 
 

@@ -44,23 +44,21 @@ class Subset:
             If the text is no specification; the message names the condition and the forms there are.
         """
         values: dict[str, tuple[int, ...] | float] = {}
+        forms = {
+            "classes": _ranges,
+            "fraction": lambda value: _between(value, 1.0),
+            "rest": lambda value: _between(value, np.nextafter(1.0, 0.0)),
+        }
         for condition in filter(None, text.split("/")):
             name, _, value = condition.partition("=")
             try:
-                if name in values:
+                if name in values or {name, *values} >= {"fraction", "rest"}:
                     raise ValueError
-                if name == "classes":
-                    values[name] = _ranges(value)
-                elif name == "fraction" and 0 < float(value) <= 1 and "rest" not in values:
-                    values[name] = float(value)
-                elif name == "rest" and 0 < float(value) < 1 and "fraction" not in values:
-                    values[name] = float(value)
-                else:
-                    raise ValueError
-            except ValueError:
+                values[name] = forms[name](value)
+            except (ValueError, KeyError):
                 raise ValueError(
-                    f"subset {text!r}: {condition!r} is neither classes=0-4,7 nor fraction=0.1 (above 0, at most 1) nor "
-                    "what that leaves, rest=0.1; each given once"
+                    f"subset {text!r}: {condition!r} is neither classes=0-4,7 nor fraction=0.1 (above 0, at most 1) "
+                    "nor what that leaves, rest=0.1; each given once"
                 ) from None
         return cls(**values)
 
@@ -79,6 +77,12 @@ class Subset:
         classes = [f"classes={','.join(map(str, self.classes))}"] if self.classes else []
         fraction = [f"fraction={self.fraction}"] if self.fraction != 1 else []
         return "/".join([*classes, *fraction, *([f"rest={self.rest}"] if self.rest else [])])
+
+
+def _between(text: str, most: float) -> float:
+    if not 0 < (value := float(text)) <= most:
+        raise ValueError
+    return value
 
 
 def _ranges(text: str) -> tuple[int, ...]:

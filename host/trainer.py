@@ -256,6 +256,8 @@ class Trainer:
     def start_from(self, folder: Path) -> None:
         """Begin with the weights and running statistics of the run in `folder`, whose model must be the same.
 
+        Gates that it does not have begin as in any other run.
+
         Raises
         ------
         FileNotFoundError
@@ -265,7 +267,10 @@ class Trainer:
         """
         arrays, _ = load_checkpoint(folder / CHECKPOINT)
         model = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
-        self.learner.model.load_state(self.learner.placed(model))
+        learner = self.learner
+        if self.config.gated:
+            model = learner.model.completed(model)
+        learner.model.load_state(learner.placed(model))
 
     def resume(self) -> None:
         """Continue from the checkpoint in `out`.

@@ -170,11 +170,26 @@ def test_an_unreachable_target_can_be_accepted(tmp_path):
     assert lines(tmp_path)[-1]["cp"] == pytest.approx(option_cp(parse_options("3/6", 4)[0]), rel=1e-3)
 
 
+def test_a_network_without_gates_can_be_fine_tuned_with_some(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert main([*OPTIONS, "--model", "resnet8", "--schedule", "static", "--out", str(old)]) == 0
+    gated = ["--model", "resnet8", "--schedule", "dfq", "--init-from", str(old), "--lr", "1e-9"]
+    assert main([*OPTIONS, *gated, "--out", str(new)]) == 0
+    (before, _), (after, _) = (load_checkpoint(out / "checkpoint.npz") for out in (old, new))
+    for name in ("group1_block1.{}body.conv1.weight", "group2_block1.{}shortcut.conv.weight", "fc.weight"):
+        np.testing.assert_allclose(
+            after["model/" + name.format("block.")], before["model/" + name.format("")], atol=1e-6
+        )
+    # With gates it goes on from a checkpoint of its own.
+    assert main([*OPTIONS, *gated[:4], "--init-from", str(new), "--out", str(tmp_path / "newer")]) == 0
+
+
 def test_a_checkpoint_without_gates_is_of_another_run(tmp_path, capsys):
     assert main([*OPTIONS, "--schedule", "static", "--out", str(tmp_path)]) == 0
     before = (tmp_path / "checkpoint.npz").read_bytes()
     assert main([*OPTIONS, "--schedule", "dfq", "--resume", "--out", str(tmp_path)]) == 2
     assert "--schedule static (now dfq)" in capsys.readouterr().err
-    assert main([*OPTIONS, "--schedule", "dfq", "--init-from", str(tmp_path), "--out", str(tmp_path / "new")]) == 2
+    gated = ["--schedule", "dfq", "--model", "resnet8", "--init-from", str(tmp_path)]
+    assert main([*OPTIONS, *gated, "--out", str(tmp_path / "new")]) == 2
     assert "state of another model" in capsys.readouterr().err
     assert (tmp_path / "checkpoint.npz").read_bytes() == before
