@@ -92,6 +92,7 @@ def _page(
         ("CC saving", f"{1 - summary['cc'] / summary['cc_static']:.1%}"),
     ]
     if config.gated:
+        rows.append(("Gates on the host (32-bit MACs)", f"{summary['cc_gates']:.4g}, not included above"))
         rows.append(("cp in the last epoch", f"{records[-1]['cp']:.3f} %"))
     if summary["ddr_bytes"] is not None:
         rows.append(("DDR bytes", f"{summary['ddr_bytes']:,}"))

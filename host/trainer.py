@@ -22,12 +22,14 @@ import numpy as np
 from host.board import Board
 from host.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.config import TrainConfig
+from host.cost import gate_cc
 from host.data import Dataset
 from host.learner import STATIC, Learner, Step, static_reference
 from host.meter import COUNTERS, Meter
 from host.optim import LR_SCHEDULES
 from host.quantise import Precision
 from host.trace import GateTrace, mean_cp
+from host.workload import network
 
 #: Windows of the gates' decisions over a run.
 WINDOWS = 200
@@ -220,6 +222,7 @@ class Trainer:
             **{name: train.get(name) for name in COUNTERS},
             # Computational cost as in FracTrain, section 4.1: MACs * (bits_a / 32) * (bits_b / 32), all three passes.
             "cc": train["bit_macs"] / 32**2,
+            "cc_gates": self._gate_cc(),  # on the host, in floating point, beside what the board was charged
             "cc_static": static["bit_macs"] / 32**2,
             "latency_static_cycles": static.get("cycles"),
             "latency_static_method": f"measured at {STATIC}: one iteration per batch size x number of iterations",
@@ -229,6 +232,14 @@ class Trainer:
             "seconds": progress.seconds,
             "config": self.config.to_json(),
         }
+
+    def _gate_cc(self) -> float:
+        """32-bit MACs of the gates over the run."""
+        config, dataset = self.config, self.dataset
+        if not config.gated:
+            return 0.0
+        works = network(config.model, dataset.image, dataset.classes)
+        return gate_cc(works, len(config.gate_options)) * len(dataset.train) * self.progress.epoch
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 

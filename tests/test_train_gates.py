@@ -100,6 +100,9 @@ def test_what_a_fractrain_run_writes(tmp_path, dataset):
     first = windows[0]["counts"]["group1_block1"]
     assert bits["group1_block1"][0] == pytest.approx((3 * first[1] + 8 * first[2]) / 48)
     assert 0 < summary["cc"] < summary["cc_static"]
+    # Three projections and LSTM steps, forward and two gradients, for every sample of three epochs.
+    steps = (16 + 16 + 32) * 16 + 3 * (32 * 64 + 16 * 3)
+    assert summary["cc_gates"] == 3 * steps * 3 * len(dataset.train)
     assert (tmp_path / "gates.png").stat().st_size > 0
     assert not (tmp_path / "bits.png").exists()
     page = (tmp_path / "report.md").read_text()
