@@ -91,15 +91,16 @@ def _passes(work: Work, precision: Precision, digits: bool) -> int:
     return sum(costs[which] for which in work.passes)
 
 
-def is_gated(work: Work) -> bool:
-    """Whether a layer lies in a block that gets a gate where samples choose; see `host.gated.add_gates`."""
-    return len(work.w) == 4 and not work.first
+def gated_works(works: Iterable[Work]) -> list[Work]:
+    """The layers in blocks that get a gate where samples choose; see `host.gated.add_gates`."""
+    convolutions = [work for work in works if len(work.w) == 4 and not work.first]
+    return [work for work in convolutions if _block(work) != work.name] or convolutions
 
 
 def gate_cc(works: Iterable[Work], options: int) -> float:
     """32-bit MACs of the gates for one sample, forward and both gradients; `host.gate` computes them on the host."""
     inputs: dict[str, int] = {}
-    for work in filter(is_gated, works):
+    for work in gated_works(works):
         inputs.setdefault(_block(work), work.x[0])
     step = (FEATURES + HIDDEN) * 4 * HIDDEN + HIDDEN * options
     return 3.0 * sum(channels * FEATURES + step for channels in inputs.values())
@@ -116,9 +117,10 @@ def gated_digits(
     options = parse_options(config["options"], config["weight_bits"])
     widest = max(options, key=option_cp)
     blocks: dict[str, list[Work]] = {}
-    for work in filter(is_gated, works):
+    gated = gated_works(works)
+    for work in gated:
         blocks.setdefault(_block(work), []).append(work)
-    others = [work for work in works if not is_gated(work)]
+    others = [work for work in works if work not in gated]
     per_sample = executed_cc(others, rest, config["edge_bits"], digits=True)
     total = 0.0
     for window in windows:
@@ -201,8 +203,9 @@ def run_cost(
         end = record["iteration"]
         if "cp" in record:
             rest = Precision(config["fw"][0], config["bw"][0])
-            gated = sum(forward_macs(work) for work in works if is_gated(work) and not work.depthwise)
-            others = [work for work in works if not is_gated(work) or work.depthwise]
+            chosen = [work for work in gated_works(works) if not work.depthwise]
+            gated = sum(map(forward_macs, chosen))
+            others = [work for work in works if work not in chosen]
             # cp is the cost in % of that at 32 bits, of which there are three passes.
             paper += samples * (gated * 3 * record["cp"] / 100 + paper_cc(others, rest))
             digits += gated_digits(works, config, record["gates"], rest)

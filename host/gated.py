@@ -222,10 +222,10 @@ class GatedNetwork(Layer):
 def add_gates(
     model: Sequential, image: tuple[int, int, int], options: Sequence[Option], *, rng: np.random.Generator
 ) -> GatedNetwork:
-    """Put a gate before every block of `model` but a first convolution; all its layers and their arrays are kept.
+    """Put a gate before every block of `model`; all its layers and their arrays are kept.
 
-    Blocks are the layers of the sequence that hold a convolution: residual blocks, or single convolutions where there
-    are none.
+    Blocks are the layers of the sequence that hold convolutions, or in a network without such blocks the single
+    convolutions but the first.
 
     Parameters
     ----------
@@ -241,9 +241,10 @@ def add_gates(
     shapes = _input_shapes(model, image)
     gate = Gate(len(options), rng=rng)
     layers: dict[str, Layer] = {}
+    single = [layer for layer in model.children.values() if isinstance(layer, Conv2d) and not layer.first]
+    blocks = [layer for layer in model.children.values() if layer.children] or single
     for name, layer in model.children.items():
-        convolutions = [inner for _, inner in layer.walk() if isinstance(inner, Conv2d)]
-        if convolutions and not any(inner.first for inner in convolutions):
+        if layer in blocks:
             if None in options and not isinstance(layer, Residual):
                 raise ValueError(f"option 0 skips blocks, but {name} of this model has no shortcut")
             layer = Gated(layer, gate, options, shapes[name][0], rng=rng)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from host.float_layers import BatchNorm2d
 from host.gate import FEATURES
 from host.gated import Gated, GatedNetwork, add_gates
 from host.layers import Context, Layer
@@ -53,7 +54,15 @@ def images(rng: np.random.Generator, shape: tuple[int, ...], *, signed: bool = T
 
 
 def make_choosy(network: GatedNetwork, x: np.ndarray, context: Context, rng: np.random.Generator) -> None:
-    """Give the gates parameters with which samples of `x` differ in every block, and use every option somewhere."""
+    """Give the gates parameters with which samples of `x` differ in every block, and use every option somewhere.
+
+    Batch norms get offsets: without them, the mean of a few whole numbers being one of them, a ReLU may have to tell
+    the sign of a zero, and that depends on the order of a sum.
+    """
+    for _, layer in network.walk():
+        if isinstance(layer, BatchNorm2d):
+            offset = layer.params["offset"]
+            layer.params["offset"] = (0.3 * rng.standard_normal(offset.shape)).astype(offset.dtype)
     projections = [block.projection for block in network.blocks.values()]
     for _ in range(1000):
         for layer in [network.gate, *projections]:

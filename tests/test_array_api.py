@@ -188,6 +188,6 @@ def test_a_run_on_torch_continues_bit_for_bit(torch, tmp_path):
     resumed = trainer("torch", tmp_path / "part")
     resumed.resume()
     assert before + losses_of(resumed) == losses
-    for name, array in whole.model.state().items():
+    for name, array in whole.learner.model.state().items():
         assert isinstance(array, torch.Tensor)
-        assert torch.equal(array, resumed.model.state()[name]), name
+        assert torch.equal(array, resumed.learner.model.state()[name]), name

@@ -114,6 +114,8 @@ def test_a_pass_that_was_given_up_leaves_nothing(gate, features, weights, contex
     forward(gate, features, context)
     assert np.array_equal(backward(gate, weights, context), dx)
     assert all(np.array_equal(gate.grads[name], array) for name, array in grads.items())
+    with pytest.raises(IndexError):
+        gate.backward(weights[0], context)
 
 
 def test_evaluation_leaves_what_backward_needs(gate, features, weights, context, evaluation):
