@@ -20,9 +20,12 @@ from rtl.tiles import exec_tile, load_tile, store_tile
 from sim.bench import run
 from sim.golden import check
 from sim.streams import StreamSink, StreamSource, start
+from sim.tile_model import tiles_of
 
 CONFIG = AcceleratorConfig.preset("tiny")
 RING, RING_ENTRIES, TABLE = 0x400, 4, 0x2000
+BAD_TABLE = TABLE + 64  # four good samples, then a byte that is no precision
+BAD_BYTE = BAD_TABLE + 4
 LAYOUTS = {"load": load_tile(CONFIG), "execute": exec_tile(CONFIG), "store": store_tile(CONFIG)}
 
 
@@ -87,95 +90,6 @@ def decoder(name: str):
     return decode
 
 
-def tiles_of(d: Descriptor, index: int, table: np.ndarray) -> list[dict[str, dict]]:
-    """The tiles of a descriptor as the front end's contract has them. `table` holds the precision bytes from TABLE."""
-    flat = d.opcode == Opcode.FLAT
-    stationary = int(table[d.stationary_table - TABLE]) if d.flags & Flag.STATIONARY_TABLE else d.stationary_bits
-    if not stationary:
-        return []
-    bits = [
-        int(table[d.stream_table - TABLE + n]) if d.flags & Flag.STREAM_TABLE else d.stream_bits
-        for n in range(d.samples)
-    ]
-    plane_beats = -(-d.width // 4)
-    pitch = plane_beats + flat
-    out_format = 0 if d.flags & Flag.OUT16 else 2 if d.flags & Flag.OUT64 else 1
-    made, n = [], 0
-    while n < d.samples:
-        if not bits[n]:
-            n += 1
-            continue
-        most = d.sample_parts * d.tile_samples
-        count = 1
-        while count < most and n + count < d.samples and bits[n + count] == bits[n]:
-            count += 1
-        slots = -(-count // d.sample_parts)
-        planes, offset = bits[n], 0
-        for y in range(0, d.out_height, d.tile_rows):
-            rows = min(d.tile_rows, d.out_height - y)
-            top = y * d.stride - d.pad_top
-            first = max(top, 0)
-            last = 0 if flat else min(top + (rows - 1) * d.stride + 2, d.height - 1)
-            shared = {"flat": int(flat), "planes": planes, "digits": -(-stationary // 4)}
-            shared |= {"k_blocks": d.k_blocks, "row_blocks": d.row_blocks}
-            sizes = {"plane_pitch": pitch, "row_words": planes * pitch, "sample_words": planes * pitch * d.row_groups}
-            signed = int(bool(d.flags & Flag.STATIONARY_SIGNED))
-            load = {
-                **shared,
-                **sizes,
-                "index": index,
-                "signed": signed,
-                "samples": count,
-                "parts": d.sample_parts,
-                "log2_row_parts": d.log2_row_parts,
-                "k_tail": d.k_tail,
-                "first_bank": 0 if flat else first - top,
-                "run_beats": (last - first + 1) * planes * plane_beats,
-                "plane_beats": plane_beats,
-                "stream_addr": d.stream_base + n * d.stream_stride_n + first * planes * plane_beats * BEAT_BYTES,
-                "stream_stride_n": d.stream_stride_n,
-                "stream_stride_c": d.stream_stride_c,
-                "own_stationary": int(d.stationary_stride_n != 0),
-                "stationary_addr": d.stationary_base + n * d.stationary_stride_n,
-                "stationary_stride_n": d.stationary_stride_n,
-                "stationary_stride_k": d.stationary_stride_k,
-                "stationary_stride_m": d.stationary_stride_m,
-            }
-            execute = {
-                **shared,
-                **sizes,
-                "stream_signed": int(bool(d.flags & Flag.STREAM_SIGNED)),
-                "signed": signed,
-                "samples": slots,
-                "rows": rows,
-                "out_width": d.out_width,
-                "stride": d.stride,
-                "top": top,
-                "left": d.pad_left,
-                "height": d.height,
-                "width": d.width,
-            }
-            store = {
-                "index": index,
-                "end": 0,
-                "interrupt": int(bool(d.flags & Flag.INTERRUPT)),
-                "format": out_format,
-                "samples": count,
-                "parts": d.sample_parts,
-                "log2_row_parts": d.log2_row_parts,
-                "row_blocks": d.row_blocks,
-                "area": rows * d.out_width,
-                "block_positions": rows * d.out_width * slots,
-                "out_addr": d.out_base + n * d.out_stride_n + offset,
-                "out_stride_n": d.out_stride_n,
-                "out_stride_m": d.out_stride_m,
-            }
-            offset += rows * d.out_width * CONFIG.rows * (2 << out_format)
-            made.append({"load": load, "execute": execute, "store": store})
-        n += count
-    return made
-
-
 def descriptor(rng, **changes) -> Descriptor:
     """A random valid descriptor."""
     while True:
@@ -202,7 +116,7 @@ def descriptor(rng, **changes) -> Descriptor:
             stride=stride,
             pad_top=0 if flat else int(rng.integers(0, 3)),
             pad_left=0 if flat else int(rng.integers(0, 3)),
-            **{name: 8 * int(rng.integers(1 << 20)) for name in ("stream_base", "stationary_base", "out_base")},
+            **{name: 8 * int(rng.integers(1 << 29)) for name in ("stream_base", "stationary_base", "out_base")},
             **{f"stream_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nc"},
             **{f"stationary_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "km"},
             **{f"out_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nm"},
@@ -226,15 +140,13 @@ class Bench:
         self.memory = np.zeros(0x3000, np.uint8)
         bits = np.repeat(self.rng.integers(0, 8, 32), 2)
         bits[60:] = self.rng.integers(0, 17, 4)
-        self.memory[TABLE : TABLE + 64] = bits
+        self.memory[TABLE:BAD_TABLE] = bits
+        self.memory[BAD_TABLE:BAD_BYTE] = 3, 3, 0, 2
+        self.memory[BAD_BYTE] = 200
         self.commands = StreamSink(dut, "command", stall=0.3)
         self.beats = StreamSource(dut, "beats", idle=0.3)
         self.sinks = {name: StreamSink(dut, name, stall=stall, decode=decoder(name)) for name in LAYOUTS}
         cocotb.start_soon(self._memory())
-
-    @property
-    def table(self) -> np.ndarray:
-        return self.memory[TABLE : TABLE + 64]
 
     async def _memory(self):
         served = 0
@@ -272,7 +184,8 @@ async def tiles(dut):
     for number in range(count):
         d = descriptor(b.rng)
         b.place(number, d)
-        made = tiles_of(d, number, b.table)
+        made, stop = tiles_of(CONFIG, d, number, b.memory)
+        assert stop == Error.NONE
         expected += made
         dut.tail.value = number + 1
         await b.fetched(number + 1)
@@ -311,8 +224,9 @@ BAD = (
     (Error.FLAGS, {"flags": Flag.OUT16 | Flag.OUT64}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
     (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
-    (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": TABLE + 64}),
-    (Error.PRECISION, {"flags": Flag.STATIONARY_TABLE, "stationary_table": TABLE + 64}),
+    (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_BYTE}),
+    (Error.PRECISION, {"flags": Flag.STATIONARY_TABLE, "stationary_table": BAD_BYTE}),
+    (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_TABLE, "samples": 8}),
     *((Error.ALIGNMENT, {name: 4}) for name in ("stream_base", "stationary_stride_k", "out_stride_m")),
     *((Error.SHAPE, {name: 0}) for name in ("samples", "width", "k_blocks", "tile_rows", "sample_parts", "stride")),
     (Error.SHAPE, {"pad_left": 3}),
@@ -328,13 +242,14 @@ BAD = (
 async def errors(dut):
     """Every kind of bad descriptor: code and index, after the tiles before it; nothing is fetched behind it."""
     b = await bench(dut)
-    b.memory[TABLE + 64] = 200
     for error, changes in BAD:
         good = descriptor(b.rng)
         good.flags &= ~(Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)
         bad = Descriptor(**{**vars(good), **changes})
-        in_table = bad.flags & (Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)  # seen only when the byte is read
-        assert in_table or check(CONFIG, bad) == error
+        expected, _ = tiles_of(CONFIG, good, 0, b.memory)
+        before_stop, stop = tiles_of(CONFIG, bad, 1, b.memory)
+        assert stop == error
+        expected += before_stop
         for number, d in enumerate((good, bad, good)):
             b.place(number, d)
         dut.quiescent.value = 0
@@ -346,7 +261,10 @@ async def errors(dut):
         dut.quiescent.value = 1
         await ClockCycles(dut.clk, 5)
         assert (dut.error.value.to_unsigned(), dut.error_index.value.to_unsigned()) == (error, 1)
-        assert sum(item["end"] for item in b.sinks["store"].items) == 1
+        assert [item["end"] for item in b.sinks["store"].items].count(1) == 1
+        for name, sink in b.sinks.items():
+            tiles = [item for item in sink.items if not item.get("end")]
+            assert tiles == [item[name] for item in expected]
         b.beats.clear()
         for sink in b.sinks.values():
             sink.items.clear()
