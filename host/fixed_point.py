@@ -74,8 +74,8 @@ class FixedPointSGD(SGD):
         super().__init__(model, momentum=momentum, weight_decay=weight_decay)
         self.fixed_momentum = math.floor(momentum / step(MOMENTUM_BITS)) * step(MOMENTUM_BITS)
 
-    def step(self, lr: float) -> None:
-        """Update every parameter from the gradient of the latest backward."""
+    def step(self, lr: float, controller_lr: float | None = None) -> None:
+        """Update every parameter from the gradient of the latest backward; networks of this method have no gates."""
         rate, end = round(lr / step(RATE_BITS)) * step(RATE_BITS), 1 - step(UPDATE_BITS)
         for prefix, layer in self.model.walk():
             for name, array in layer.params.items():
