@@ -175,7 +175,7 @@ async def bench(dut, stall=0.4) -> Bench:
     return Bench(dut, stall)
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=10, timeout_unit="ms")
 async def tiles(dut):
     """Random descriptors, many times around the ring; tiles go to all three queues at once."""
     b = await bench(dut)
@@ -199,7 +199,7 @@ async def tiles(dut):
         assert b.sinks[name].items == wanted
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=10, timeout_unit="ms")
 async def fences(dut):
     """A fenced descriptor makes no tile until all before it have completed."""
     b = await bench(dut, stall=0.0)
@@ -238,7 +238,7 @@ BAD = (
 )
 
 
-@cocotb.test()
+@cocotb.test(timeout_time=10, timeout_unit="ms")
 async def errors(dut):
     """Every kind of bad descriptor: code and index, after the tiles before it; nothing is fetched behind it."""
     b = await bench(dut)
@@ -254,7 +254,8 @@ async def errors(dut):
             b.place(number, d)
         dut.quiescent.value = 0
         dut.tail.value = 3
-        await ClockCycles(dut.clk, 600)
+        await b.sinks["store"].wait(len(expected) + 1)
+        await ClockCycles(dut.clk, 600)  # longer than its fetch and its table can take
         await ReadOnly()
         assert dut.error.value == Error.NONE, "reported before the work before it is done"
         await RisingEdge(dut.clk)
