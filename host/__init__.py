@@ -4,7 +4,7 @@
 """
 
 from host import ops
-from host.board import open_board
+from host.backends import open_board
 from host.qtensor import QTensor
 
 __all__ = ["QTensor", "open_board", "ops"]

@@ -18,11 +18,12 @@ import numpy as np
 from tqdm import tqdm
 
 from host import QTensor, ops
-from host.board import BOARDS, Board, open_board
-from host.models import MODELS
+from host.backends import BOARDS, open_board
+from host.board import Board
+from host.nn.models import MODELS
 from host.qtensor import code_range
 from host.quantise import Precision
-from host.workload import Work, network, product
+from host.training.workload import Work, network, product
 from rtl.config import LANES
 
 #: Operand widths that FracTrain's schedules meet.

@@ -17,11 +17,10 @@ from math import prod
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
-from host import lower
 from host.arrays import Array, match, place, to_numpy
 from host.board import Board, DirectBoard
-from host.program import Operand
-from host.qtensor import QTensor, code_range
+from host.lowering import products
+from host.qtensor import Operand, QTensor, code_range
 
 
 def conv2d(
@@ -60,7 +59,7 @@ def conv2d(
     elif isinstance(board, DirectBoard):
         product = board.conv2d(images, kernel, stride, padding, table)
     else:
-        product = lower.conv2d(board, images, kernel, stride, padding, table)
+        product = products.conv2d(board, images, kernel, stride, padding, table)
     return _result(product, x)
 
 
@@ -81,7 +80,7 @@ def conv2d_input_grad(
     elif isinstance(board, DirectBoard):
         product = board.conv2d_input_grad(grad, kernel, input_shape, stride, padding)
     else:
-        product = lower.conv2d_input_grad(board, grad, kernel, input_shape, stride, padding)
+        product = products.conv2d_input_grad(board, grad, kernel, input_shape, stride, padding)
     return _result(product, g)
 
 
@@ -102,7 +101,7 @@ def conv2d_weight_grad(
     elif isinstance(board, DirectBoard):
         product = board.conv2d_weight_grad(grad, images, kernel_shape, stride, padding)
     else:
-        product = lower.conv2d_weight_grad(board, grad, images, kernel_shape, stride, padding)
+        product = products.conv2d_weight_grad(board, grad, images, kernel_shape, stride, padding)
     return _result(product, g)
 
 
@@ -118,7 +117,7 @@ def matmul(board: Board, a: QTensor, b: QTensor) -> Array:
     if macs == 0:
         product = np.zeros((rows, columns), np.int64)
     else:
-        product = board.matmul(left, right) if isinstance(board, DirectBoard) else lower.matmul(board, left, right)
+        product = board.matmul(left, right) if isinstance(board, DirectBoard) else products.matmul(board, left, right)
     return _result(product, a)
 
 
@@ -147,7 +146,7 @@ def _result(product: Array, first: QTensor) -> Array:
 def _out_size(image: Sequence[int], kernel: Sequence[int], stride: int, padding: int) -> tuple[int, int]:
     if stride < 1 or padding < 0 or 0 in kernel:
         raise ValueError(f"stride {stride}, padding {padding}, kernel {tuple(kernel)}: must be at least 1, 0 and 1")
-    return lower.out_size(image, kernel, stride, padding)
+    return products.out_size(image, kernel, stride, padding)
 
 
 def _check_grad(

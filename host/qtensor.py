@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
@@ -91,3 +91,16 @@ class QTensor:
 def code_range(bits: int, signed: bool) -> tuple[int, int]:
     """Smallest and largest code of `bits` bits."""
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+
+
+class Operand(NamedTuple):
+    """Codes with their width, as a board takes them."""
+
+    codes: Any
+    bits: int
+    signed: bool
+
+
+def largest_code(operand: Operand) -> int:
+    """Largest magnitude that a code of this operand can have."""
+    return max(abs(code) for code in code_range(operand.bits, operand.signed))

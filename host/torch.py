@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from host import ops
-from host.board import MISSING_TORCH, Board
+from host.backends import MISSING_TORCH
+from host.board import Board
 from host.qtensor import QTensor
 from host.quantise import Precision, quantise, rescale
 from host.schedules import Schedule, StaticSchedule, Switch

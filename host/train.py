@@ -19,16 +19,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from host.baselines import NUMERICS
-from host.board import open_board
-from host.checkpoint import load_checkpoint, write_atomically
-from host.config import SCHEDULES, TrainConfig
-from host.data import load_dataset
+from host.backends import open_board
+from host.data.datasets import load_dataset
+from host.data.subset import Subset
+from host.emulation.baselines import NUMERICS
 from host.errors import AcceleratorError
-from host.models import MODELS
-from host.report import write_report
-from host.subset import Subset
-from host.trainer import CHECKPOINT, DivergedError, Trainer
+from host.nn.models import MODELS
+from host.training.checkpoint import load_checkpoint, write_atomically
+from host.training.config import SCHEDULES, TrainConfig
+from host.training.report import write_report
+from host.training.trainer import CHECKPOINT, DivergedError, Trainer
 
 #: Exit status of a run stopped by Ctrl-C, as shells report it.
 INTERRUPTED = 130

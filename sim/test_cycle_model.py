@@ -12,13 +12,14 @@ import pytest
 from references import random_tensor
 
 from host import QTensor, open_board, ops
-from host import cycle_units as units
+from host.backends.modelled import modelled
 from host.bench import difference, print_table
 from host.board import MemoryBoard
-from host.cycle_front import RECEIVED
-from host.cycles import Ddr, modelled
+from host.cycles import units as units
+from host.cycles.front import RECEIVED
+from host.cycles.model import Ddr
 from host.quantise import Precision
-from host.workload import Work, network, product
+from host.training.workload import Work, network, product
 from rtl import array, control, execute, store, table
 
 #: Accepted error of the model, in % of the cycles.

@@ -12,8 +12,8 @@ import pytest
 from references import random_tensor
 
 from host import open_board, ops
-from host.board import RESERVED_BYTES
-from host.driver import RING_ENTRIES, RegisterBoard
+from host.backends.driver import RegisterBoard
+from host.board import RESERVED_BYTES, RING_ENTRIES
 from host.errors import AcceleratorError
 from rtl.config import AcceleratorConfig
 from rtl.isa import CSR, DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode

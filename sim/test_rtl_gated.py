@@ -9,9 +9,9 @@ import pytest
 from choices import gated_block, gradients, images
 
 from host import open_board
-from host.layers import Context, Conv2d
-from host.mixed import MixedPrecision, parse_options
-from host.mobilenet import SignedConv2d
+from host.nn.layers import Context, Conv2d
+from host.nn.mixed import MixedPrecision, parse_options
+from host.nn.mobilenet import SignedConv2d
 from host.quantise import Precision
 from rtl.isa import Flag
 

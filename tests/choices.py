@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from host.float_layers import BatchNorm2d
-from host.gate import FEATURES
-from host.gated import Gated, GatedNetwork, add_gates
-from host.layers import Context, Layer
-from host.mixed import Option
-from host.models import build_model
+from host.nn.float_layers import BatchNorm2d
+from host.nn.gate import FEATURES
+from host.nn.gated import Gated, GatedNetwork, add_gates
+from host.nn.layers import Context, Layer
+from host.nn.mixed import Option
+from host.nn.models import build_model
 
 
 class Chosen(Layer):

@@ -5,9 +5,9 @@ import pytest
 from references import conv2d, conv2d_input_grad, conv2d_weight_grad
 
 from host import open_board
-from host.affine import SMALLEST_SCALE, AffineNumerics, channel_range, quantise_affine, tensor_range
-from host.emulated import EmulatedConv2d, EmulatedLinear
-from host.layers import Context, Conv2d, Linear
+from host.emulation.affine import SMALLEST_SCALE, AffineNumerics, channel_range, quantise_affine, tensor_range
+from host.emulation.emulated import EmulatedConv2d, EmulatedLinear
+from host.nn.layers import Context, Conv2d, Linear
 from host.quantise import Precision
 
 SEED = 60

@@ -9,14 +9,14 @@ from references import random_tensor
 
 from host import QTensor, open_board, ops
 from host.arrays import match, place, to_numpy
-from host.config import TrainConfig
-from host.data import Dataset, Split
-from host.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
-from host.layers import Context, Conv2d, Linear, Residual, Sequential
-from host.optim import SGD
+from host.data.datasets import Dataset, Split
+from host.nn.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
+from host.nn.layers import Context, Conv2d, Linear, Residual, Sequential
+from host.nn.optim import SGD
 from host.quantise import Precision, quantise, rescale
 from host.train import main
-from host.trainer import Trainer
+from host.training.config import TrainConfig
+from host.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from host.augment import Augmentation
+from host.data.augment import Augmentation
 
 CODES = np.random.default_rng(50).integers(1, 256, (40, 3, 8, 6)).astype(np.uint8)
 

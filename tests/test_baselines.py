@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import references
 
-from host import float_conv, open_board
-from host.baselines import NUMERICS, DoReFaNumerics, SBMNumerics, WAGEUBNNumerics
-from host.data import load_dataset
-from host.emulated import EmulatedConv2d, EmulatedLinear, Numerics, emulate
-from host.fixed_point import FixedPointSGD, constant, direct, magnitude, shift, step
-from host.float_layers import BatchNorm2d, softmax_cross_entropy
-from host.layers import Context, Conv2d, Linear
-from host.mobilenet import mobilenetv2
-from host.models import build_model
-from host.optim import SGD
+from host import open_board
+from host.data.datasets import load_dataset
+from host.emulation import float_conv
+from host.emulation.baselines import NUMERICS, DoReFaNumerics, SBMNumerics, WAGEUBNNumerics
+from host.emulation.emulated import EmulatedConv2d, EmulatedLinear, Numerics, emulate
+from host.emulation.fixed_point import FixedPointSGD, constant, direct, magnitude, shift, step
+from host.emulation.range_norm import RangeBatchNorm2d
+from host.nn.float_layers import BatchNorm2d, softmax_cross_entropy
+from host.nn.layers import Context, Conv2d, Linear
+from host.nn.mobilenet import mobilenetv2
+from host.nn.models import build_model
+from host.nn.optim import SGD
 from host.quantise import Precision
-from host.range_norm import RangeBatchNorm2d
 
 SEED = 70
 

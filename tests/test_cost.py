@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from host.cost import FULL, Cost, conversion, executed_cc, forward_macs, gate_cc, paper_cc, run_cost, saving, segments
 from host.quantise import Precision
-from host.workload import PASSES, Work, network
+from host.training.cost import (
+    FULL,
+    Cost,
+    conversion,
+    executed_cc,
+    forward_macs,
+    gate_cc,
+    paper_cc,
+    run_cost,
+    saving,
+    segments,
+)
+from host.training.workload import PASSES, Work, network
 
 #: Two layers of 100 and 10 forward MACs.
 WORKS = [Work("conv", (1, 2, 5), (10, 1, 1, 1), first=True), Work("fc", (5,), (5, 2))]

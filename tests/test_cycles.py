@@ -10,9 +10,10 @@ import pytest
 from references import random_tensor
 
 from host import QTensor, open_board, ops
-from host.cycle_bus import Channel, Rate
-from host.cycle_model import Cycles
-from host.cycles import CycleModel, Ddr, modelled
+from host.backends.modelled import modelled
+from host.cycles.bus import Channel, Rate
+from host.cycles.model import CycleModel, Ddr
+from host.cycles.pipeline import Cycles
 from host.errors import AcceleratorError
 from rtl.config import LANES, AcceleratorConfig
 from rtl.isa import Descriptor, Flag, Opcode

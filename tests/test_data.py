@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.data import load_dataset
+from host.data.datasets import load_dataset
 
 RNG = np.random.default_rng(40)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from host import experiment
-from host.comparison import write_comparison
-from host.config import TrainConfig
 from host.train import INTERRUPTED
+from host.training.comparison import write_comparison
+from host.training.config import TrainConfig
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "experiments"
 CC = {"static": 1000, "pfq": 500}

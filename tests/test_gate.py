@@ -7,8 +7,8 @@ import pytest
 from test_layers import double, numerical_gradient
 
 from host import open_board
-from host.gate import Gate, Projection
-from host.layers import Context
+from host.nn.gate import Gate, Projection
+from host.nn.layers import Context
 from host.quantise import Precision
 
 STEPS, SAMPLES, FEATURES, HIDDEN, OPTIONS = 4, 5, 6, 3, 3

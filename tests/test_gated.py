@@ -11,13 +11,13 @@ from test_layers import double, numerical_gradient
 
 from host import open_board
 from host.arrays import place, to_numpy
-from host.float_layers import softmax_cross_entropy
-from host.gate import Gate
-from host.gated import Gated, GatedNetwork, add_gates
-from host.layers import Context, Conv2d, Residual, Sequential
-from host.mixed import MixedPrecision, parse_options
-from host.models import build_model
-from host.optim import SGD
+from host.nn.float_layers import softmax_cross_entropy
+from host.nn.gate import Gate
+from host.nn.gated import Gated, GatedNetwork, add_gates
+from host.nn.layers import Context, Conv2d, Residual, Sequential
+from host.nn.mixed import MixedPrecision, parse_options
+from host.nn.models import build_model
+from host.nn.optim import SGD
 from host.quantise import Precision
 
 OPTIONS = parse_options("3/6,0,6/12,4/8", 4)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from host import open_board
-from host.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
-from host.layers import Context, Conv2d, Linear, Residual, Sequential
-from host.models import MODELS, build_model
-from host.optim import SGD, cosine_lr
+from host.nn.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
+from host.nn.layers import Context, Conv2d, Linear, Residual, Sequential
+from host.nn.models import MODELS, build_model
+from host.nn.optim import SGD, cosine_lr
 from host.quantise import Precision
 
 SEED = 30

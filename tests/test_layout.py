@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from host.layout import (
+from host.lowering.layout import (
     FLAT_TAPS,
     flat_lanes,
     pack_stationary,

@@ -8,9 +8,9 @@ import references
 from choices import images
 
 from host import open_board
-from host.layers import Context, Conv2d
-from host.mixed import MixedPrecision, join, option_cp, parse_options, quantise_groups
-from host.mobilenet import SignedConv2d
+from host.nn.layers import Context, Conv2d
+from host.nn.mixed import MixedPrecision, join, option_cp, parse_options, quantise_groups
+from host.nn.mobilenet import SignedConv2d
 from host.quantise import Precision, quantise
 
 #: Widths of activations, gradients and weights of each run of samples: two share activations, two gradients.

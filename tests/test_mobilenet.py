@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import references
 
-from host import QTensor, float_conv, open_board
-from host.baselines import AffineNumerics
-from host.depthwise import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_weight_grad
-from host.emulated import emulate
-from host.float_layers import softmax_cross_entropy
-from host.layers import Context
-from host.mobilenet import DepthwiseConv2d, SignedConv2d, mobilenetv2
+from host import QTensor, open_board
+from host.emulation import float_conv
+from host.emulation.baselines import AffineNumerics
+from host.emulation.emulated import emulate
+from host.nn.depthwise import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_weight_grad
+from host.nn.float_layers import softmax_cross_entropy
+from host.nn.layers import Context
+from host.nn.mobilenet import DepthwiseConv2d, SignedConv2d, mobilenetv2
 from host.quantise import Precision
 
 SEED = 80

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from references import random_tensor
 
 from host import QTensor, open_board, ops
-from host.program import Operand, sum_bound
+from host.lowering.program import sum_bound
+from host.qtensor import Operand
 from rtl.config import AcceleratorConfig
 
 CONFIGS = {

@@ -12,11 +12,11 @@ from choices import gradients, images, make_choosy
 from test_layers import double
 
 from host import open_board
-from host.float_layers import BatchNorm2d, ReLU
-from host.gate import Gate
-from host.gated import Gated, GatedNetwork
-from host.layers import Context, Conv2d, Residual, Sequential
-from host.mixed import option_cp, parse_options
+from host.nn.float_layers import BatchNorm2d, ReLU
+from host.nn.gate import Gate
+from host.nn.gated import Gated, GatedNetwork
+from host.nn.layers import Context, Conv2d, Residual, Sequential
+from host.nn.mixed import option_cp, parse_options
 from host.quantise import Precision
 
 torch = pytest.importorskip("torch", reason="needs the extra 'torch'")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from host.data import Dataset
-from host.formats import Split
-from host.subset import Subset
+from host.data.datasets import Dataset
+from host.data.formats import Split
+from host.data.subset import Subset
 
 
 def tiny(count=40, classes=4):

@@ -15,8 +15,8 @@ from host import QTensor, open_board, ops
 
 torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
 
-from host import torch_exact  # noqa: E402
-from host.torch_kernels import Columns, Direct, is_exact  # noqa: E402
+from host.backends import torch_exact  # noqa: E402
+from host.backends.torch_kernels import Columns, Direct, is_exact  # noqa: E402
 
 BITS = st.integers(1, 16)
 CPU = torch.device("cpu")
@@ -180,12 +180,12 @@ def test_inexact_convolutions_are_found_and_avoided(monkeypatch, rng):
     assert is_exact(Direct(), CPU)
     assert is_exact(Columns(), CPU)
     assert not is_exact(Transformed(), CPU)
-    monkeypatch.setattr("host.torch_board.Direct", Transformed)
+    monkeypatch.setattr("host.backends.torch_board.Direct", Transformed)
     assert isinstance(open_board("torch")._kernels, Columns)
 
 
 def test_columns_in_parts(monkeypatch, rng):
-    monkeypatch.setattr("host.torch_kernels._MOST_COLUMNS", 1000)
+    monkeypatch.setattr("host.backends.torch_kernels._MOST_COLUMNS", 1000)
     board = board_with(Columns)
     x, w = random_tensor(rng, (5, 4, 6, 6), 8, False), random_tensor(rng, (3, 4, 3, 3), 8, True)
     assert np.array_equal(ops.conv2d(board, x, w), references.conv2d(x.codes, w.codes, 1, 1))
@@ -205,7 +205,7 @@ def test_device_that_is_not_there():
 
 
 def test_without_torch_the_message_names_the_extra(monkeypatch):
-    for module in [name for name in sys.modules if name.startswith("host.torch")]:
+    for module in [name for name in sys.modules if name.startswith(("host.torch", "host.backends.torch"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(RuntimeError, match=r"board 'torch' needs PyTorch.*fractrain-fpga\[torch\]"):

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host import checkpoint, open_board
-from host.board import GoldenBoard
-from host.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from host.config import TrainConfig
-from host.data import load_dataset
-from host.report import write_report
+from host import open_board
+from host.backends.golden import GoldenBoard
+from host.data.datasets import load_dataset
 from host.train import INTERRUPTED, main
-from host.trainer import DivergedError, Trainer
+from host.training import checkpoint
+from host.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from host.training.config import TrainConfig
+from host.training.report import write_report
+from host.training.trainer import DivergedError, Trainer
 from rtl.config import AcceleratorConfig
 
 ROOT = Path(__file__).parent.parent

@@ -5,16 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from host.board import open_board
-from host.checkpoint import load_checkpoint
-from host.config import TrainConfig
-from host.data import load_dataset
-from host.gate_plot import block_bits
-from host.learner import cost_push
-from host.mixed import option_cp, parse_options
-from host.subset import Subset
+from host.backends import open_board
+from host.data.datasets import load_dataset
+from host.data.subset import Subset
+from host.nn.mixed import option_cp, parse_options
 from host.train import main
-from host.trainer import Trainer
+from host.training.checkpoint import load_checkpoint
+from host.training.config import TrainConfig
+from host.training.gate_plot import block_bits
+from host.training.learner import cost_push
+from host.training.trainer import Trainer
 
 #: 144 training samples in batches of 48: three iterations an epoch.
 SETTINGS = {"board": "golden", "subset": "fraction=0.1", "batch": 48, "epochs": 3, "lr": 0.05}

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from host.baselines import NUMERICS
-from host.checkpoint import load_checkpoint
+from host.emulation.baselines import NUMERICS
 from host.train import main
+from host.training.checkpoint import load_checkpoint
 
 
 def train(out, *options):

@@ -1,0 +1,152 @@
+"""Timing of DDR behind one AXI direction: bursts in flight, latency and bandwidth, without a cycle-by-cycle simulation.
+
+All times are clock cycles, counted from the cycle in which the first descriptor is seen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from host.lowering.layout import ceil_div
+from rtl.config import AcceleratorConfig
+
+#: A time long past: nothing in flight ends later.
+NEVER = -(1 << 40)
+
+
+@dataclass(frozen=True)
+class Ddr:
+    """The memory as the accelerator's clock sees it; the defaults are those of the simulated board.
+
+    Attributes
+    ----------
+    read_latency : cycles from an accepted read address to the first beat.
+    write_latency : cycles from the last beat of a burst to its response.
+    bandwidth : beats a cycle in each direction. 3/4 is a 64-bit Zynq HP port at 150 MHz seen from 200 MHz.
+    outstanding : bursts that the memory accepts in each direction.
+    """
+
+    read_latency: int = 50
+    write_latency: int = 30
+    bandwidth: Fraction = Fraction(3, 4)
+    outstanding: int = 16
+
+    def __post_init__(self):
+        if not 0 < self.bandwidth <= 1:
+            raise ValueError(f"bandwidth is {self.bandwidth}, must be above 0 and at most 1 beat a cycle")
+        if min(self.read_latency, self.write_latency) < 0 or self.outstanding < 1:
+            raise ValueError("latencies must be at least 0, outstanding at least 1")
+
+
+class Rate:
+    """A leaky bucket: beats move while a credit, topped up every cycle, covers their price (`Rate` of sim/ddr.h)."""
+
+    def __init__(self, rate: Fraction):
+        self.income, self.price = rate.numerator, rate.denominator
+        self._credit = self.price + self.income
+        self._time = NEVER
+
+    def beats(self, earliest: int, count: int) -> tuple[int, int]:
+        """Times of the first and the last of `count` beats that move as soon as they may."""
+        income, price = self.income, self.price
+        credit = min(self._credit + income * (earliest - self._time), price + income)
+        first = earliest + max(0, ceil_div(price - credit, income))
+        credit += income * (first - earliest) - price
+        last = first + max(count - 1, ceil_div(price * (count - 1) - credit, income))
+        self._credit = credit + income * (last - first) - price * (count - 1)
+        self._time = last
+        return first, last
+
+    def hold(self, last: int) -> int:
+        """The last beat could not move before `last`; return when it moved."""
+        if last > self._time:
+            self._credit = min(self._credit + self.income * (last - self._time), self.income)
+            self._time = last
+        return self._time
+
+
+@dataclass(frozen=True)
+class Run:
+    """When a run of beats went over the bus: its command taken, its first and last beat."""
+
+    taken: int
+    first: int
+    last: int
+
+
+class Channel:
+    """One direction of the bus with its burst cutter.
+
+    A command waits until the cutter has offered all bursts of the one before; a burst's address waits until fewer than
+    the allowed number are in flight.
+
+    Parameters
+    ----------
+    bandwidth : beats a cycle.
+    config, ddr : the accelerator and its memory; both limit the bursts in flight.
+    data_delay : cycles from an accepted address to its first beat.
+    release_delay : cycles from a burst's last beat until the memory accepts another in its place.
+
+    Attributes
+    ----------
+    free : cycle from which the cutter takes a command.
+    beats : beats so far.
+    """
+
+    def __init__(self, config: AcceleratorConfig, ddr: Ddr, data_delay: int, release_delay: int):
+        self._rate = Rate(ddr.bandwidth)
+        self._window = window = min(config.outstanding, ddr.outstanding)
+        self._burst = config.burst_beats
+        self._data_delay = data_delay
+        # The accelerator's own list of bursts in flight is one cycle behind the memory's.
+        self._release_delay = release_delay + (config.outstanding <= ddr.outstanding)
+        self._ends = deque([NEVER] * window, maxlen=window)  # last beats of the newest bursts
+        self._accepted = NEVER  # address of the newest burst
+        self.free = NEVER
+        # Do so many full bursts in flight hide the latency? Then only bandwidth counts within a long run.
+        self._cycles_per_burst = config.burst_beats / float(ddr.bandwidth)
+        self._hidden = (window - 1) * self._cycles_per_burst > data_delay + release_delay + 3
+        self.beats = 0
+
+    def _cut(self, address: int, beats: int) -> Iterator[tuple[int, int]]:
+        """(bursts, beats) of a run: single bursts at both ends; those in the middle together, if latency is hidden."""
+        burst, window = self._burst, self._window
+        head = min(beats, burst - address % burst)
+        yield 1, head
+        full, tail = divmod(beats - head, burst)
+        if self._hidden and full > 2 * window:
+            for _ in range(window):
+                yield 1, burst
+            yield full - window, (full - window) * burst
+            full = 0
+        for _ in range(full):
+            yield 1, burst
+        if tail:
+            yield 1, tail
+
+    def run(self, offered: int, address: int, beats: int, ready: int = NEVER, complete: int = NEVER) -> Run:
+        """Send a command of `beats` beats from beat address `address`.
+
+        `ready` and `complete`: a write's data is not there before these cycles, its first and its last beat.
+        """
+        self.beats += beats
+        taken = max(offered, self.free)
+        put, first, last = taken, NEVER, self._ends[-1]
+        for bursts, count in self._cut(address, beats):
+            put = max(put + 1, self._accepted)  # an address leaves the register in the cycle in which it is accepted
+            self._accepted = max(put + 1, self._ends[0] + self._release_delay)
+            begun, last = self._rate.beats(max(self._accepted + self._data_delay, last + 1, ready), count)
+            first = begun if first == NEVER else first
+            if bursts > 1:
+                self._ends.extend(round(last - i * self._cycles_per_burst) for i in reversed(range(self._window)))
+                put = max(self._accepted, self._ends[0] - round(2 * self._cycles_per_burst) + 1)
+                self._accepted = max(self._accepted, self._ends[0] - round(self._cycles_per_burst) + 1)
+            else:
+                self._ends.append(last)
+        if complete > last:
+            last = self._ends[-1] = self._rate.hold(complete)
+        self.free = put + 1
+        return Run(taken, first, last)

@@ -1,0 +1,155 @@
+"""Cycles of a program by recurrences: what the accelerator would take, without simulating it.
+
+`Pipeline` follows one filling of the descriptor ring through the front end, LOAD, the table loader, EXEC and STORE, at
+the granularity of runs, passes and tiles. Each of these units works in order, and everything that a step waits for
+belongs to an earlier pass, so one walk in the order of the program gives the time of every step.
+
+Not modelled: planes that the accelerator skips because they are zero (the data decides), and bus stalls at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from host.cycles.bus import NEVER, Channel, Ddr
+from host.cycles.front import Front, Tile
+from host.cycles.units import FILLED, RESULT_FULL, Execute, Load, Stalls, Store, Table, run_addresses, weight_addresses
+from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
+from rtl.isa import Descriptor
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """What a program takes, under the names of the accelerator's counters (`rtl.isa.COUNTERS`).
+
+    `busy` is the time from the first descriptor to the last response, in clock cycles; bytes are those on the bus.
+    """
+
+    busy: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    table_busy: int = 0
+    exec_busy: int = 0
+    exec_stall_stream: int = 0
+    exec_stall_table: int = 0
+    exec_stall_result: int = 0
+    store_stall_result: int = 0
+
+    def __add__(self, other: Cycles) -> Cycles:
+        return Cycles(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+    def __sub__(self, other: Cycles) -> Cycles:
+        return Cycles(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
+
+
+class Pipeline:
+    """One filling of the ring, from an idle accelerator until it is idle again.
+
+    `tables` holds the precision bytes of each descriptor: the samples' and the stationary operand's.
+    """
+
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        ddr: Ddr,
+        descriptors: Sequence[Descriptor],
+        tables: Sequence[tuple[bytes, bytes]],
+    ):
+        self._config = config
+        self._stalls = Stalls()
+        bus = Channel(config, ddr, ddr.read_latency + 1, 0)  # one cycle for the beat to show on the bus
+        self._load = Load(config, bus)
+        self._table = Table(config, self._stalls)
+        self._execute = Execute(self._stalls)
+        self._store = Store(config, ddr, self._execute.reads, self._stalls)
+        # When units have let go of what the queues held: tiles in LOAD and EXEC, tiles and ends in STORE.
+        self._loaded: list[int] = []
+        self._executed: list[int] = []
+        self._stored: list[int] = []
+        self._ends: list[int] = []
+        self._waiting: list[tuple[Tile, int]] = []  # items in front of STORE, with the cycle when they are complete
+        self._front = Front(descriptors, tables, self._room, self._completed)
+
+    def _room(self, item: int, end: bool) -> int | None:
+        depth = self._config.queue_depth
+        queues = [(self._stored, item)]
+        if not end:
+            queues += [(self._loaded, self._front.tiles), (self._executed, self._front.tiles)]
+        room = 0
+        for done, number in queues:
+            if number >= depth:
+                if number - depth >= len(done):
+                    return None
+                room = max(room, done[number - depth] + 1)
+        return room
+
+    def _completed(self, count: int) -> int | None:
+        return self._ends[count - 1] + 1 if 0 < count <= len(self._ends) else 0 if count == 0 else None
+
+    def run(self) -> Cycles:
+        front, done = self._front, 0
+        while True:
+            front.retry()
+            if done < len(front.emitted):
+                item = front.emitted[done]
+                done += 1
+                if item.samples:
+                    self._tile(item)
+                else:
+                    self._waiting.append((item, 0))
+            elif front.pending is not None:
+                front.answer(self._load.bus.run(*front.pending).last)
+            elif self._waiting:
+                self._drain(0)
+            elif front.done:
+                break
+        last = self._ends[-1] + 1
+        return Cycles(
+            busy=last,
+            read_bytes=self._load.bus.beats * BEAT_BYTES,
+            write_bytes=self._store.bus.beats * BEAT_BYTES,
+            **asdict(self._stalls),
+        )
+
+    def _drain(self, leave: int) -> None:
+        """Let STORE work until `leave` tiles wait: it competes with EXEC, whose next tile has to be known by then."""
+        while sum(1 for item, _ in self._waiting if item.samples) > leave or (
+            self._waiting and not self._waiting[0][0].samples
+        ):
+            item, full = self._waiting.pop(0)
+            if item.samples:
+                self._stored.append(self._store.tile(item, full))
+            else:
+                self._ends.append(self._store.end(item.start))
+                self._stored.append(self._ends[-1])
+
+    def _tile(self, tile: Tile) -> None:
+        config, load, table, execute = self._config, self._load, self._table, self._execute
+        d = tile.descriptor
+        positions = tile.area * tile.slots
+        load.begin(tile.start)
+        self._drain(1)
+        for block in range(d.k_blocks):
+            load.slot(execute.stream_free[0])
+            for address in run_addresses(tile, block):
+                filled = load.run(self._front, address, tile.run_beats)
+            if block == 0:
+                number = len(self._executed)
+                execute.tile(tile.start, self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER)
+            execute.block(filled + FILLED)
+            for row_block in range(d.row_blocks):
+                for digit in range(tile.digits):
+                    self._front.retry()
+                    load.slot(table.weight_free[0])
+                    for address in weight_addresses(config, tile, block, row_block, digit):
+                        filled = load.run(self._front, address, config.weight_tile_beats)
+                    full = table.write(filled + FILLED, execute.context_free[0])
+                    execute.run(full, positions, tile.bits, block == 0 and digit == 0)
+            execute.block_done()
+        execute.tile_done()
+        self._loaded.append(load.sent)
+        self._executed.append(execute.done)
+        self._waiting.append((tile, execute.done + RESULT_FULL))
+        if self._store.drains_freely(tile):
+            self._drain(0)

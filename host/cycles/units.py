@@ -1,0 +1,274 @@
+"""Timing of LOAD, the table loader, EXEC and STORE: recurrences over runs, passes and tiles.
+
+Every unit works through its list in order, so the time of each step is the latest of a few earlier times plus a
+constant: the step before it in the same unit, and the tokens and data that it waits for. Constants are lengths of
+pipelines and numbers of states in the RTL; `sim/test_cycle_model.py` compares the named ones with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+
+from host.cycles.bus import NEVER, Channel, Ddr
+from host.cycles.front import RECEIVED, Front, Tile
+from rtl.config import BEAT_BYTES, GROUP_LANES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+from rtl.isa import Descriptor, Flag, Opcode
+
+#: From a run's last beat on the bus until EXEC or the table loader may take the slot that it completes.
+FILLED = RECEIVED + 2
+#: From a run's last beat on the bus until its note has made room for another.
+NOTE_FREE = RECEIVED + 1
+#: Fetching the digits of a row before its entries are written.
+FETCH = TAPS + 2
+#: Writing the entries of a row.
+ENTRIES = 2**GROUP_LANES
+#: From a context's last entry until EXEC sees it full.
+CONTEXT_FULL = 4
+#: From a pass's last plane until the table loader, LOAD or STORE see their slot.
+CONTEXT_FREE, STREAM_FREE, RESULT_FULL = 9, 6, 19
+#: Passes of fewer positions than this are followed by a gap of one cycle more.
+REUSE_GAP = 4
+#: From a plane's choice to its read of the stored sum, which goes before STORE's.
+READ_DELAY = 12
+#: From a granted request to its first beat on the bus.
+DRAIN = 7
+#: Requests of STORE in flight, each four sums.
+QUADS = 16
+DRAIN_ROWS = 4
+
+
+@dataclass
+class Stalls:
+    """Counters of `rtl.isa` that follow from the recurrences."""
+
+    exec_busy: int = 0
+    exec_stall_stream: int = 0
+    exec_stall_table: int = 0
+    exec_stall_result: int = 0
+    store_stall_result: int = 0
+    table_busy: int = 0
+
+
+class Load:
+    """Issues the runs of slots, one a command, as soon as a slot is free."""
+
+    def __init__(self, config: AcceleratorConfig, bus: Channel):
+        self._config, self.bus = config, bus
+        notes = 2 * config.outstanding
+        self._notes = deque([NEVER] * notes, maxlen=notes)  # last beats of the newest runs
+        self._now = NEVER  # the state behind the last sent run
+
+    def begin(self, start: int) -> None:
+        """TILE."""
+        self._now = max(self._now, start) + 1
+
+    def slot(self, free: int) -> None:
+        """STREAM SLOT or WEIGHT SLOT, when one is free."""
+        self._now = max(self._now, free) + 1
+
+    def run(self, front: Front, address: int, beats: int) -> int:
+        """One run; return its last beat. `front` may have a read to do first."""
+        ready = max(self._now, self._notes[0] + NOTE_FREE)
+        # The arbiter prefers the front end, but a command that waits for the bus already keeps its turn.
+        while front.pending is not None and front.pending[0] <= ready:
+            front.answer(self.bus.run(*front.pending).last)
+        done = self.bus.run(ready, address, beats)
+        self._now = done.taken + 1
+        self._notes.append(done.last)
+        return done.last
+
+    @property
+    def sent(self) -> int:
+        """Cycle in which the last run was sent."""
+        return self._now - 1
+
+
+class Table:
+    """Writes one context while EXEC reads the other."""
+
+    def __init__(self, config: AcceleratorConfig, stalls: Stalls):
+        self._rows, self._cycles, self._stalls = config.rows, config.table_load_cycles, stalls
+        self._end = NEVER  # last entry of the newest context
+        self.weight_free = deque([NEVER] * WEIGHT_SLOTS, maxlen=WEIGHT_SLOTS)  # when LOAD sees the slots free again
+
+    def write(self, filled: int, context_free: int) -> int:
+        """Write a context from a slot filled in cycle `filled`; return the cycle in which EXEC may use it."""
+        # The register for a row's digits is free when the last row before has been taken.
+        fetched = max(filled, self._end - ENTRIES + 1) + FETCH
+        begin = max(fetched, self._end, context_free)
+        self._end = begin + self._cycles
+        last_fetched = begin + ENTRIES * (self._rows - 2) + FETCH
+        self.weight_free.append(last_fetched + 2)
+        self._stalls.table_busy += self._cycles
+        return self._end + CONTEXT_FULL + 1
+
+
+class Execute:
+    """Takes the array through the passes of a tile."""
+
+    def __init__(self, stalls: Stalls):
+        self._stalls = stalls
+        self._now = NEVER  # cycle of the next state
+        self.context_free = deque([NEVER] * SLOTS, maxlen=SLOTS)
+        self.stream_free = deque([NEVER] * SLOTS, maxlen=SLOTS)
+        self.reads: deque[tuple[int, int, int]] = deque()  # (first cycle, last cycle, planes) of reads of stored sums
+        self.done = NEVER  # last plane of the newest pass
+
+    def tile(self, start: int, result_free: int) -> None:
+        now = max(self._now, start)
+        self._stalls.exec_stall_result += max(0, result_free - now)
+        self._now = max(now, result_free) + 1
+
+    def block(self, filled: int) -> None:
+        self._stalls.exec_stall_stream += max(0, filled - self._now)
+        self._now = max(self._now, filled) + 1
+
+    def run(self, context_full: int, positions: int, planes: int, clear: bool) -> None:
+        """A pass; `clear`: it starts new sums instead of reading stored ones."""
+        self._stalls.exec_stall_table += max(0, context_full - self._now)
+        self._stalls.exec_busy += positions * planes
+        begin = max(self._now, context_full)
+        self.done = begin + positions * planes
+        self._now = self.done + 1
+        if positions < REUSE_GAP:
+            self._now += REUSE_GAP + 1
+        if not clear:
+            self.reads.append((begin + 1 + READ_DELAY, self.done + READ_DELAY, planes))
+        self.context_free.append(self.done + CONTEXT_FREE)
+
+    def block_done(self) -> None:
+        self.stream_free.append(self.done + STREAM_FREE)
+
+    def tile_done(self) -> None:
+        """A tile goes on to the next without a gap, for that one waits for its operands."""
+        self._now = self.done + 1
+
+
+class Store:
+    """Drains tiles, four sums a request, into bursts."""
+
+    def __init__(self, config: AcceleratorConfig, ddr: Ddr, reads: deque[tuple[int, int, int]], stalls: Stalls):
+        self._config, self._reads, self._stalls = config, reads, stalls
+        self._bandwidth = float(ddr.bandwidth)
+        self._response = ddr.write_latency + 1
+        # A burst's data may follow its address after two cycles; its place is free when the response is in.
+        self.bus = Channel(config, ddr, 2, self._response)
+        self._now = NEVER
+        self._last = NEVER  # last beat on the bus
+        self._quads: deque[tuple[int, int, int]] = deque()  # (requests, first beat, last beat) of the newest commands
+        self.result_free: list[int] = []  # of each tile, when EXEC sees its slot free again
+
+    def _taken(self, back: int) -> int:
+        """Cycle from which the request `back` before the next command's first no longer counts as in flight."""
+        for count, first, last in reversed(self._quads):
+            if back <= count:
+                return last - (last - first) * (back - 1) // count
+            back -= count
+        return NEVER
+
+    def drains_freely(self, tile: Tile) -> bool:
+        """Whether reads of stored sums leave time for all requests that the bus can take, while such tiles compute."""
+        return (tile.bits - 1) * self._cycles_per_quad(tile.descriptor) >= tile.bits
+
+    def _cycles_per_quad(self, d: Descriptor) -> float:
+        return (1 << result_format(d)) / self._bandwidth
+
+    def _fed(self, begin: int, quads: int, pace: float) -> tuple[int, int]:
+        """Cycles of the last grant of a command, and in which its sums are there, if requests start in `begin`.
+
+        `pace`: cycles in which the bus takes four sums. Where reads of stored sums leave fewer grants, those in flight
+        tide over a while, and the bus waits then.
+        """
+        while self._reads and self._reads[0][1] < begin:
+            self._reads.popleft()
+        now, left, ahead = float(begin), float(quads), 0.0
+        for first, last, planes in self._reads:
+            slow = planes / (planes - 1) if planes > 1 else inf
+            if slow <= pace:
+                continue
+            if now < first:
+                if left * pace <= first - now:
+                    break
+                left -= (first - now) / pace
+                ahead = min(ahead + (first - now) * (1 - 1 / pace), QUADS - DRAIN)
+                now = float(first)
+            sent = min((last + 1 - now) / pace, ahead + (last + 1 - now) / slow)
+            if left <= sent:
+                now += max(left * pace, (left - ahead) * slow if left > ahead else 0.0)
+                return round(now) - 1, round(now) - 1
+            left -= sent
+            ahead = max(0.0, ahead - (last + 1 - now) * (1 / pace - 1 / slow))
+            now = last + 1.0
+        if now == begin:
+            return begin + quads - 1, begin + quads - 1
+        return round(now + left) - 1, round(now + left * pace) - 1
+
+    def tile(self, tile: Tile, full: int) -> int:
+        """Drain a tile whose results are complete in cycle `full`; return the cycle of its last request."""
+        d, rows = tile.descriptor, self._config.rows
+        quads = tile.area * (rows // DRAIN_ROWS)
+        size = d.tile_rows * d.out_width * rows * BEAT_BYTES // DRAIN_ROWS << result_format(d)
+        now = max(self._now, tile.start)
+        self._stalls.store_stall_result += max(0, full - now)
+        now = max(now, full) + 1
+        for sample in range(tile.samples):
+            for row_block in range(d.row_blocks << d.log2_row_parts):
+                address = d.out_base + (tile.first + sample) * d.out_stride_n + row_block * d.out_stride_m
+                now = self._command(now, (address + tile.band * size) // BEAT_BYTES, quads, d)
+        self.result_free.append(now)
+        self._now = now
+        return now - 1
+
+    def _command(self, now: int, address: int, quads: int, d: Descriptor) -> int:
+        """Drain the sums of a row block and sample; return the state after the last request."""
+        begin = max(max(now, self.bus.free) + 1, self._taken(QUADS))
+        granted, fed = self._fed(begin, quads, self._cycles_per_quad(d))
+        run = self.bus.run(now, address, quads << result_format(d), begin + DRAIN, fed + DRAIN)
+        self._last = run.last
+        self._quads.append((quads, run.first, run.last))
+        if len(self._quads) > QUADS:
+            self._quads.popleft()
+        if quads > QUADS:  # all but the last requests have left as beats when the last one is granted
+            granted = max(granted, run.last - (run.last - run.first) * QUADS // quads)
+        return granted + 1
+
+    def end(self, start: int) -> int:
+        """A descriptor's end: everything has been written and acknowledged. Return the cycle of completion."""
+        self._now = max(max(self._now, start) + 1, self._last + self._response + 1)
+        done = self._now
+        self._now += 1
+        return done
+
+
+def result_format(d: Descriptor) -> int:
+    """log2 of the beats of four sums: they are int16, int32 or int64."""
+    return 0 if d.flags & Flag.OUT16 else 2 if d.flags & Flag.OUT64 else 1
+
+
+def run_addresses(tile: Tile, block: int) -> list[int]:
+    """Beat addresses of the runs that fill a stream slot with k block `block`."""
+    d = tile.descriptor
+    flat = d.opcode == Opcode.FLAT
+    channels = (d.k_tail if block == d.k_blocks - 1 else TAPS) if flat else 1
+    base = d.stream_base + tile.top * tile.row_beats * BEAT_BYTES + block * d.stream_stride_c * (TAPS if flat else 1)
+    return [
+        (base + sample * d.stream_stride_n + channel * d.stream_stride_c) // BEAT_BYTES
+        for sample in range(tile.first, tile.first + tile.samples)
+        for channel in range(channels)
+    ]
+
+
+def weight_addresses(config: AcceleratorConfig, tile: Tile, block: int, row_block: int, digit: int) -> list[int]:
+    """Beat addresses of the runs that fill a weight slot."""
+    d = tile.descriptor
+    row_parts = 1 << d.log2_row_parts
+    base = d.stationary_base + block * d.stationary_stride_k + digit * config.weight_tile_beats * BEAT_BYTES
+    base += row_block * row_parts * d.stationary_stride_m
+    samples = range(tile.first, tile.first + tile.samples) if d.stationary_stride_n else range(1)
+    return [
+        (base + sample * d.stationary_stride_n + part * d.stationary_stride_m) // BEAT_BYTES
+        for sample in samples
+        for part in range(row_parts)
+    ]

@@ -1,0 +1,1 @@
+"""Other numerics than those of the device, computed in floating point on the host: to compare with."""

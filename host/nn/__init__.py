@@ -1,0 +1,1 @@
+"""Networks: layers with their gradients, models, mixed precision within a batch, gates, the optimiser."""

@@ -1,0 +1,288 @@
+"""Dynamic fractional quantisation (DFQ): networks whose samples choose the precision of each block for themselves.
+
+FracTrain (arXiv 2012.13113), section 3.2, executed as a device can: only the chosen option runs. The samples of a batch
+are sorted by option when they enter a block, so that samples of equal precision lie next to each other, and go back to
+their places behind it. One decision sets the widths of activations and gradients; the weights have a width of their
+own. Batch norm sees the whole mixed batch.
+
+With p the probabilities and k the options, each convolution's input counts as sum_k mask_k * Q_k(x), where
+mask = hard - constant(p) + p is the hard decision with the gradient of p. So d loss / d mask_k is the product of the
+input gradient with Q_k(x), for every option and without a further convolution: the form of FracTrain's code for
+ImageNet. An option that skips the block counts as the factor 0 of the body's result, all others as the factor 1 (the
+paper's equation 1); a sample that skips teaches nothing but its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from host.arrays import Array, to_numpy
+from host.backends.golden import GoldenBoard
+from host.nn.gate import Gate, Projection
+from host.nn.layers import Context, Conv2d, Layer, Residual, Sequential
+from host.nn.mixed import MixedPrecision, Option, option_cp
+from host.quantise import Precision, quantise
+from rtl.config import AcceleratorConfig
+
+
+class Probe:
+    """Adds up what the convolutions of a block say about d loss / d mask.
+
+    Parameters
+    ----------
+    widths : activation bits of each option; None for one whose input counts as 0.
+    total : the sum so far, (samples, options).
+    """
+
+    def __init__(self, widths: Sequence[int | None], total: Array):
+        self.widths, self.total = widths, total
+
+    def __call__(self, x: Array, dx: Array, signed: bool) -> None:
+        """Take the input of a convolution before rounding, the gradient there, and whether the input is signed."""
+        xp = array_namespace(dx)
+        products = {None: xp.zeros_like(dx[:, 0, 0, 0])}
+        for bits in {bits for bits in self.widths if bits is not None}:
+            rounded = quantise(x, bits, signed=signed)
+            products[bits] = xp.sum(dx * rounded.codes, axis=(1, 2, 3)) * rounded.scale
+        self.total = self.total + xp.stack([products[bits] for bits in self.widths], axis=1)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What the body or the shortcut of a block gets in both passes."""
+
+    runs: tuple[tuple[Precision, int], ...]
+    probe: Probe
+
+    def of(self, context: Context) -> Context:
+        return replace(context, precision=MixedPrecision(self.runs), probe=self.probe)
+
+
+@dataclass(frozen=True)
+class _Route:
+    """Which way the samples of a batch take through a block: where they come from, and how many enter the body."""
+
+    places: Array
+    back: Array
+    active: int
+    body: _Part
+    shortcut: _Part
+
+
+class Gated(Layer):
+    """A block behind a gate: a residual block, or any layer that keeps its samples apart but for batch norm.
+
+    Parameters
+    ----------
+    block : the layer; its convolutions take their precision from the context.
+    gate : the gate that all blocks of the network share; it belongs to the network.
+    options : what a sample may choose. None, for `Residual` only, leaves the shortcut, whose convolution then runs at
+        the precision of the most expensive option: it is all that such a sample has.
+    channels : of the block's input.
+
+    Attributes
+    ----------
+    share : the block's part of the multiply-accumulates of all gated blocks.
+    choice : option of each sample of the latest forward, (N,).
+    costs : `host.nn.mixed.option_cp` of each option.
+    """
+
+    def __init__(self, block: Layer, gate: Gate, options: Sequence[Option], channels: int, *, rng: np.random.Generator):
+        super().__init__()
+        self.block, self.gate, self.options = block, gate, tuple(options)
+        self.projection = Projection(channels, rng=rng)
+        self.children = {"block": block, "projection": self.projection}
+        self.share = 1.0
+        self.choice = np.zeros(0, np.int64)
+        self.costs = [option_cp(option) for option in self.options]
+        self._widest = self.options[int(np.argmax(self.costs))]
+        self._order = sorted(range(len(self.options)), key=lambda k: _place(self.options[k]))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample's forward pass that the decision sets the precision of."""
+        return sum(layer.macs for _, layer in self.block.walk() if isinstance(layer, Conv2d))
+
+    def forward(self, x: Array, context: Context) -> Array:
+        xp = array_namespace(x)
+        p = self.gate.forward(self.projection.forward(x, context), context)
+        self.choice = np.argmax(to_numpy(p), axis=1)  # of equal ones the first
+        route = self._route(p)
+        x = xp.take(x, route.places, axis=0)
+        changed = None
+        if not isinstance(self.block, Residual):
+            y = changed = self.block.forward(x, route.body.of(context))
+        else:
+            if route.active:
+                changed = self.block.body.forward(x[: route.active, ...], route.body.of(context))
+            y = x if self.block.shortcut is None else self.block.shortcut.forward(x, route.shortcut.of(context))
+            y = _add_first(y, changed)
+        if context.training:
+            self._cache = route, changed if None in self.options else None
+        return xp.take(y, route.back, axis=0)
+
+    def _route(self, p: Array) -> _Route:
+        """The way that `choice` means; `p` (N, options) has the library and the dtype of the arrays to come."""
+        xp = array_namespace(p)
+        order = np.argsort(np.argsort(self._order)[self.choice], kind="stable")
+        counts = np.bincount(self.choice, minlength=len(self.options))
+        runs = [(self.options[k], int(counts[k])) for k in self._order if counts[k]]
+        skipping = runs.pop()[1] if runs[-1][0] is None else 0
+        active = len(order) - skipping
+        widths = [None if option is None else option.fw for option in self.options]
+        body = _Part(tuple(runs), Probe(widths, xp.zeros_like(p[:active, :])))
+        if skipping:
+            runs.append((self._widest, skipping))
+        all_widths = [self._widest.fw if width is None else width for width in widths]
+        shortcut = _Part(tuple(runs), Probe(all_widths, xp.zeros_like(p)))
+        places, back = (xp.asarray(index, device=device(p)) for index in (order, np.argsort(order)))
+        return _Route(places, back, active, body, shortcut)
+
+    def backward(self, dy: Array, context: Context) -> Array:
+        xp = array_namespace(dy)
+        route, changed = self._cache
+        dy = xp.take(dy, route.places, axis=0)
+        if not isinstance(self.block, Residual):
+            dx = self.block.backward(dy, route.body.of(context))
+        else:
+            inner = None
+            if route.active:
+                inner = self.block.body.backward(dy[: route.active, ...], route.body.of(context))
+            else:
+                _clear_gradients(self.block.body)
+            shortcut = self.block.shortcut
+            dx = _add_first(dy if shortcut is None else shortcut.backward(dy, route.shortcut.of(context)), inner)
+        dmask = _add_first(route.shortcut.probe.total, route.body.probe.total)
+        if changed is not None:
+            runs = xp.asarray([float(option is not None) for option in self.options], dtype=dy.dtype, device=device(dy))
+            along = xp.sum(dy[: route.active, ...] * changed, axis=(1, 2, 3))
+            dmask = _add_first(dmask, along[:, None] * runs)
+        costs = xp.asarray(self.costs, dtype=dy.dtype, device=device(dy))
+        dmask = xp.take(dmask, route.back, axis=0) + context.cost_weight * self.share / dy.shape[0] * costs
+        features = self.gate.backward(dmask, context)
+        return xp.take(dx, route.back, axis=0) + self.projection.backward(features, context)
+
+
+class GatedNetwork(Layer):
+    """Layers one after the other, some of them `Gated`, and the gate that those share.
+
+    Attributes
+    ----------
+    blocks : the gated ones by name.
+    """
+
+    def __init__(self, gate: Gate, layers: dict[str, Layer]):
+        super().__init__()
+        self._layers, self.gate = Sequential(**layers), gate
+        self.children = {**layers, "gate": gate}
+        self.blocks = {name: layer for name, layer in layers.items() if isinstance(layer, Gated)}
+
+    def forward(self, x: Array, context: Context) -> Array:
+        self.gate.reset(context)
+        return self._layers.forward(x, context)
+
+    def backward(self, dy: Array, context: Context) -> Array | None:
+        return self._layers.backward(dy, context)
+
+    def completed(self, state: Mapping[str, Array]) -> dict[str, Array]:
+        """`state` of the same layers without gates, with the gates as they are here; one that has gates stays."""
+        if any(name.startswith("gate.") for name in state):
+            return dict(state)
+        own = {
+            prefix + name: a for prefix, layer in self.walk() if layer.controls for name, a in layer.arrays().items()
+        }
+        inner = {}
+        for name, array in state.items():
+            block, _, rest = name.partition(".")
+            inner[f"{block}.block.{rest}" if block in self.blocks else name] = array
+        return own | inner
+
+    def cp(self) -> float:
+        """Cost of the latest forward's batch with its backward, in percent of that at 32 bits (FracTrain's cp).
+
+        Over the gated blocks, weighted with their multiply-accumulates; the mean over the samples there were. A sample
+        that skips a block counts nothing there, not even the convolution of a shortcut.
+        """
+        return sum(
+            block.share * float(np.mean(np.asarray(block.costs)[block.choice])) for block in self.blocks.values()
+        )
+
+    def counts(self) -> dict[str, list[int]]:
+        """Samples of the latest forward's batch by block and option."""
+        return {
+            name: np.bincount(block.choice, minlength=len(block.options)).tolist()
+            for name, block in self.blocks.items()
+        }
+
+
+def add_gates(
+    model: Sequential, image: tuple[int, int, int], options: Sequence[Option], *, rng: np.random.Generator
+) -> GatedNetwork:
+    """Put a gate before every block of `model`; all its layers and their arrays are kept.
+
+    Blocks are the layers of the sequence that hold convolutions, or in a network without such blocks the single
+    convolutions but the first.
+
+    Parameters
+    ----------
+    model : as built, its arrays in numpy.
+    image : shape (C, H, W) of what it takes.
+    rng : initial weights of the gates.
+
+    Raises
+    ------
+    ValueError
+        If an option skips blocks and a block has no shortcut; the message names it.
+    """
+    shapes = _input_shapes(model, image)
+    gate = Gate(len(options), rng=rng)
+    layers: dict[str, Layer] = {}
+    single = [layer for layer in model.children.values() if isinstance(layer, Conv2d) and not layer.first]
+    blocks = [layer for layer in model.children.values() if layer.children] or single
+    for name, layer in model.children.items():
+        if layer in blocks:
+            if None in options and not isinstance(layer, Residual):
+                raise ValueError(f"option 0 skips blocks, but {name} of this model has no shortcut")
+            layer = Gated(layer, gate, options, shapes[name][0], rng=rng)
+        layers[name] = layer
+    network = GatedNetwork(gate, layers)
+    total = sum(block.macs for block in network.blocks.values())
+    for block in network.blocks.values():
+        block.share = block.macs / total
+    return network
+
+
+def _input_shapes(model: Sequential, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Shape (C, H, W) of the input of each layer; the convolutions learn their multiply-accumulates by the way."""
+    context = Context(GoldenBoard(AcceleratorConfig()), Precision(2, 2), training=False)
+    x = np.zeros((1, *image), np.float32)
+    shapes = {}
+    for name, layer in model.children.items():
+        shapes[name] = tuple(x.shape[1:])
+        x = layer.forward(x, context)
+    return shapes
+
+
+def _place(option: Option) -> tuple[int, int, int]:
+    """Where samples of an option lie in a batch: equal widths of activations together, skips last."""
+    return (1, 0, 0) if option is None else (0, option.fw, option.bw)
+
+
+def _add_first(whole: Array, part: Array | None) -> Array:
+    """`whole` with `part` added to its first samples, as many as there are; None adds nothing."""
+    if part is None or not part.shape[0]:
+        return whole
+    count = part.shape[0]
+    if count == whole.shape[0]:
+        return whole + part
+    return array_namespace(whole).concat([whole[:count, ...] + part, whole[count:, ...]])
+
+
+def _clear_gradients(layer: Layer) -> None:
+    """Gradients of zero: no sample of the batch went through the layer."""
+    for _, inner in layer.walk():
+        inner.grads = {name: array_namespace(array).zeros_like(array) for name, array in inner.params.items()}

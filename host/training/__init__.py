@@ -1,0 +1,1 @@
+"""A training run: its configuration, its loop, what it writes, and what it cost."""

@@ -1,0 +1,248 @@
+"""What a training run costs: FracTrain's computational cost (CC), the cost as executed, and what savings turn into.
+
+CC is in 32-bit MACs: multiply-accumulates * (bits_a / 32) * (bits_b / 32), as in FracTrain (arXiv 2012.13113), section
+4.1. Three figures say different things of one run:
+
+* *paper*: forward MACs of every layer at the stage's widths, charged three times (f*f for the forward pass, f*g for
+  each of the two backward passes), as in the released code (`cr` of train_pfq.py) and its tables; of blocks with a gate
+  their cp. The input gradient of the first layer, which nobody computes, is charged; gates and evaluation are not.
+* *executed*: what the run charged to its board, first convolution and shortcuts at the widths they really had and no
+  input gradient of the first layer, and the gates at 32 bits, which the host computes. Zero points are 0, so there are
+  no corrections. Evaluation is counted apart.
+* *digits*: as executed, with the stationary operand filled up to whole 4-bit digits, which is the work of the array.
+
+Everything is computed from metrics.jsonl and summary.json of a run, and the shapes of its network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from host.lowering.layout import ceil_div
+from host.nn.gate import FEATURES, HIDDEN
+from host.nn.mixed import option_cp, parse_options
+from host.nn.mobilenet import DepthwiseConv2d
+from host.quantise import Precision
+from host.training.workload import Work
+from rtl.config import DIGIT_BITS
+
+#: bits * bits of a 32-bit MAC.
+FULL = 32 * 32
+
+#: Energy of a beat of DRAM in pJ a bit: Bit Fusion's simulator, bitfusion/src/simulator/stats.py.
+DRAM_PJ_PER_BIT = 15.0
+#: Energy of an 8 x 8-bit multiplication and a 32-bit addition in pJ, 45 nm: M. Horowitz, ISSCC 2014, figure 1.1.9.
+MULTIPLY_PJ, ADD_PJ = 0.2, 0.1
+
+
+def forward_macs(work: Work) -> int:
+    """Multiply-accumulates of a layer's forward pass for one sample."""
+    if len(work.w) == 2:
+        return prod(work.w)
+    return prod(work.out) * prod(work.w[1:])
+
+
+def paper_cc(works: Iterable[Work], precision: Precision) -> float:
+    """CC of one sample as the paper counts it, in 32-bit MACs."""
+    return sum(forward_macs(work) * _thrice(_own(work, precision)) for work in works) / FULL
+
+
+def executed_cc(works: Sequence[Work], precision: Precision, edge_bits: int, *, digits: bool = False) -> float:
+    """CC of one sample as executed, in 32-bit MACs.
+
+    Parameters
+    ----------
+    works : layers in order; the first and the last are never narrower than `edge_bits`.
+    digits : fill the stationary operand up to whole digits. It is the weight, or of two the one that costs less.
+    """
+    return (
+        sum(
+            forward_macs(work)
+            * _passes(work, precision.at_least(edge_bits) if work.first or work is works[-1] else precision, digits)
+            for work in works
+        )
+        / FULL
+    )
+
+
+def _own(work: Work, precision: Precision) -> Precision:
+    return DepthwiseConv2d.PRECISION if work.depthwise else precision
+
+
+def _thrice(precision: Precision) -> int:
+    """Products of bits of the forward pass and of both gradients."""
+    a, g, w = precision.fw, precision.bw, precision.weight_bits
+    return a * w + g * w + a * g
+
+
+def _passes(work: Work, precision: Precision, digits: bool) -> int:
+    """The same of the passes that the layer has; with `digits` as the array works."""
+    precision = _own(work, precision)
+    a, g, w = precision.fw, precision.bw, precision.weight_bits
+    filled = {bits: ceil_div(bits, DIGIT_BITS) * DIGIT_BITS if digits else bits for bits in (a, g, w)}
+    costs = {
+        "forward": filled[w] * a,
+        "input grad": filled[w] * g,
+        "weight grad": min(filled[a] * g, filled[g] * a),
+    }
+    return sum(costs[which] for which in work.passes)
+
+
+def gated_works(works: Iterable[Work]) -> list[Work]:
+    """The layers in blocks that get a gate where samples choose; see `host.nn.gated.add_gates`."""
+    convolutions = [work for work in works if len(work.w) == 4 and not work.first]
+    return [work for work in convolutions if _block(work) != work.name] or convolutions
+
+
+def gate_cc(works: Iterable[Work], options: int) -> float:
+    """32-bit MACs of the gates for one sample, forward and both gradients; `host.nn.gate` computes them on the host."""
+    inputs: dict[str, int] = {}
+    for work in gated_works(works):
+        inputs.setdefault(_block(work), work.x[0])
+    step = (FEATURES + HIDDEN) * 4 * HIDDEN + HIDDEN * options
+    return 3.0 * sum(channels * FEATURES + step for channels in inputs.values())
+
+
+def _block(work: Work) -> str:
+    return work.name.partition(".")[0]
+
+
+def gated_digits(
+    works: Sequence[Work], config: Mapping[str, Any], windows: Iterable[Mapping[str, Any]], rest: Precision
+) -> float:
+    """CC with whole digits of the windows of `host.training.trace`, gates left out; `rest` has what has no gate."""
+    options = parse_options(config["options"], config["weight_bits"])
+    widest = max(options, key=option_cp)
+    blocks: dict[str, list[Work]] = {}
+    gated = gated_works(works)
+    for work in gated:
+        blocks.setdefault(_block(work), []).append(work)
+    others = [work for work in works if work not in gated]
+    per_sample = executed_cc(others, rest, config["edge_bits"], digits=True)
+    total = 0.0
+    for window in windows:
+        total += window["samples"] * per_sample
+        for name, layers in blocks.items():
+            for option, samples in zip(options, window["counts"][name], strict=True):
+                for work in layers:
+                    # Whoever skips the block still has its shortcut.
+                    precision = option if option or "shortcut" not in work.name else widest
+                    if samples and precision:
+                        total += samples * forward_macs(work) * _passes(work, precision, True) / FULL
+    return total
+
+
+def segments(summary: Mapping[str, Any], first: int, last: int) -> Iterator[tuple[int, Precision]]:
+    """(iterations, precision) of the stages in the iterations from `first` up to, but not including, `last`."""
+    config = summary["config"]
+    starts = [(0, Precision(config["fw"][0], config["bw"][0]))]
+    starts += [(s["iteration"], Precision(s["fw"], s["bw"])) for s in summary["stage_switches"]]
+    ends = [start for start, _ in starts[1:]] + [last]
+    for (start, precision), end in zip(starts, ends, strict=True):
+        if (count := min(end, last) - max(start, first)) > 0:
+            yield count, precision
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of the first epochs of a run; None where the run's files do not tell.
+
+    Attributes
+    ----------
+    epochs : how many.
+    accuracy : on the test split behind the last of them.
+    paper, executed, digits : CC in 32-bit MACs, see above.
+    cycles : of the accelerator's clock, training only.
+    ddr_bytes : read and written in training.
+    """
+
+    epochs: int
+    accuracy: float
+    paper: float | None
+    executed: float
+    digits: float | None
+    cycles: int | None
+    ddr_bytes: int | None
+
+    @property
+    def joules(self) -> float | None:
+        """Energy by a model, not measured: bit-serial MACs and DRAM at the constants above; nothing else counts."""
+        if self.ddr_bytes is None:
+            return None
+        macs = self.executed * FULL / 64  # in MACs of 8 x 8 bits
+        return (macs * (MULTIPLY_PJ + ADD_PJ) + self.ddr_bytes * 8 * DRAM_PJ_PER_BIT) * 1e-12
+
+
+def run_cost(
+    records: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    works: Sequence[Work] | None = None,
+    samples: int = 0,
+    *,
+    best: bool = False,
+) -> Cost:
+    """Cost of a run, or with `best` up to the end of the epoch of its (first) best test accuracy.
+
+    Parameters
+    ----------
+    records : lines of metrics.jsonl.
+    summary : content of summary.json.
+    works, samples : layers of the network and samples of an epoch. Without them the figures that need them are None,
+        and the gates of a run that has some are not in what was executed.
+    """
+    if best:
+        accuracies = [record["test_accuracy"] for record in records]
+        records = records[: accuracies.index(max(accuracies)) + 1]
+    config = summary["config"]
+    paper = digits = gates = 0.0
+    begin = 0
+    for record in records if works is not None else ():
+        end = record["iteration"]
+        if "cp" in record:
+            rest = Precision(config["fw"][0], config["bw"][0])
+            chosen = [work for work in gated_works(works) if not work.depthwise]
+            gated = sum(map(forward_macs, chosen))
+            others = [work for work in works if work not in chosen]
+            # cp is the cost in % of that at 32 bits, of which there are three passes.
+            paper += samples * (gated * 3 * record["cp"] / 100 + paper_cc(others, rest))
+            digits += gated_digits(works, config, record["gates"], rest)
+            gates += samples * gate_cc(works, len(parse_options(config["options"], config["weight_bits"])))
+            begin = end
+            continue
+        for count, precision in segments(summary, begin, end):
+            part, edge_bits = samples * count / (end - begin), config["edge_bits"]
+            paper += part * paper_cc(works, precision)
+            ratio = executed_cc(works, precision, edge_bits, digits=True) / executed_cc(works, precision, edge_bits)
+            digits += record["bit_macs"] / FULL * ratio * count / (end - begin)
+        begin = end
+
+    def total(name: str) -> int | None:
+        values = [record[name] for record in records]
+        return None if None in values else sum(values)
+
+    return Cost(
+        epochs=len(records),
+        accuracy=records[-1]["test_accuracy"],
+        paper=None if works is None else paper,
+        executed=total("bit_macs") / FULL + gates,
+        digits=None if works is None else digits + gates,
+        cycles=total("cycles"),
+        ddr_bytes=total("ddr_bytes"),
+    )
+
+
+def saving(value: float | None, reference: float | None) -> float | None:
+    """1 - value / reference; None if either is unknown or there is nothing to save."""
+    return None if value is None or not reference else 1 - value / reference
+
+
+def conversion(cost: Cost, reference: Cost, cc: str = "paper") -> float | None:
+    """Saving conversion: latency saving / CC saving against `reference`; None if unknown or if no CC was saved.
+
+    `cc` names the CC: paper, executed or digits.
+    """
+    latency, computation = (saving(getattr(cost, n), getattr(reference, n)) for n in ("cycles", cc))
+    return None if latency is None or computation is None or computation <= 0 else latency / computation

@@ -1,0 +1,146 @@
+"""A network on its board with everything that one step of training needs: data in, loss out, gradients applied."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from host.arrays import Array, place, to_numpy
+from host.board import Board
+from host.data.augment import Augmentation
+from host.data.datasets import Dataset
+from host.emulation.baselines import NUMERICS
+from host.emulation.emulated import emulate
+from host.nn.float_layers import softmax_cross_entropy
+from host.nn.gated import add_gates
+from host.nn.layers import Context
+from host.nn.models import build_model
+from host.nn.optim import SGD
+from host.quantise import Precision
+from host.schedules import Schedule
+from host.training.config import TrainConfig
+from host.training.meter import Meter
+
+#: The static reference of the paper's figures.
+STATIC = Precision(8, 8)
+#: Images in a batch of the evaluation, whose activations share their ranges as in training.
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass over a batch gave.
+
+    Attributes
+    ----------
+    loss : mean cross-entropy.
+    correct : right answers.
+    cp : cost of the gates' choice in percent; None without gates, and so the rest.
+    push : see `cost_push`.
+    counts : samples by block and option.
+    cost : what the gates' choice adds to the loss.
+    """
+
+    loss: float
+    correct: int
+    cp: float | None = None
+    push: float = 0.0
+    counts: dict[str, list[int]] | None = None
+    cost: float = 0.0
+
+
+class Learner:
+    """The network of `config` on `board`, its optimiser and the noise of its stochastic rounding."""
+
+    def __init__(self, config: TrainConfig, board: Board, dataset: Dataset):
+        self.config, self.board, self.dataset = config, board, dataset
+        model = build_model(config.model, dataset.image, dataset.classes, seed=config.seed, edge_bits=config.edge_bits)
+        optimiser = SGD
+        if build_numerics := NUMERICS[config.numerics]:
+            numerics = build_numerics()
+            emulate(model, numerics)
+            optimiser = numerics.optimiser
+        if config.gated:
+            rng = np.random.default_rng([config.seed, 5])
+            model = add_gates(model, dataset.image, config.gate_options, rng=rng)
+        self.model = model
+        model.load_state(self.placed(model.state()))
+        self.optimiser = optimiser(model, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.augmentation = Augmentation(config.seed, len(dataset.train)) if config.augment == "crop-flip" else None
+        self.noise = np.random.default_rng([config.seed, 2])
+
+    def placed(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """The arrays where the host computes for the board."""
+        return {name: place(self.board, array) for name, array in arrays.items()}
+
+    def gradients(self, index: np.ndarray, epoch: int, schedule: Schedule) -> Step:
+        """Forward and backward of some training samples, int64 (N,)."""
+        train, config = self.dataset.train, self.config
+        context = Context(self.board, schedule.precision, training=True, rng=self.noise)
+        codes = self.augmentation(train.codes, index, epoch) if self.augmentation else train.codes[index]
+        labels = train.labels[index]
+        logits = self.model.forward(place(self.board, self.dataset.normalised(codes)), context)
+        loss, gradient = softmax_cross_entropy(logits, place(self.board, labels))
+        step = Step(loss, _right(logits, labels))
+        if config.gated:
+            cp = self.model.cp()
+            push = cost_push(cp, schedule.cp, config.band)
+            context = replace(context, cost_weight=push * config.beta)
+            step = replace(step, cp=cp, push=push, counts=self.model.counts(), cost=push * config.beta * cp)
+        self.model.backward(gradient, context)
+        return step
+
+    def accuracy(self, precision: Precision, stop: Callable[[], bool]) -> float | None:
+        """Accuracy on the test split; None if stopped."""
+        test = self.dataset.test
+        context = Context(self.board, precision, training=False)
+        correct = 0
+        for start in range(0, len(test), EVALUATION_BATCH):
+            if stop():
+                return None
+            part = slice(start, start + EVALUATION_BATCH)
+            logits = self.model.forward(place(self.board, self.dataset.images(test, part)), context)
+            correct += _right(logits, test.labels[part])
+        return correct / len(test)
+
+    @property
+    def batches(self) -> list[int]:
+        """Samples of each batch of an epoch."""
+        samples, batch = len(self.dataset.train), self.config.batch
+        return [min(batch, samples - start) for start in range(0, samples, batch)]
+
+
+def cost_push(cp: float, target: float, band: float) -> float:
+    """How the cost of the gates' choice, cp percent, enters the loss, as a factor of beta from -1 to 1.
+
+    FracTrain, section 3.3: above the target the cost is a penalty, below it a reward, so the gates are held from both
+    sides. The gates add up what pushes them, and a push of one size would let them swing: so it is proportional to the
+    distance as long as that is at most `band` times the target. 0 gives the sign alone, as in the paper.
+    """
+    distance = cp / target - 1
+    if abs(distance) >= band:
+        return -1.0 if distance < 0 else 1.0
+    return distance / band
+
+
+def _right(logits: Array, labels: np.ndarray) -> int:
+    return int(np.sum(np.argmax(to_numpy(logits), axis=1) == labels))
+
+
+def static_reference(config: TrainConfig, board: Board, dataset: Dataset) -> dict[str, Any]:
+    """Counters of the run of `config` at static FW8/BW8: one iteration measured per batch size, times their number."""
+    static = replace(
+        config, schedule="static", fw=(STATIC.fw,), bw=(STATIC.bw,), switch=(), cp=(), numerics="device", augment="none"
+    )
+    learner, schedule = Learner(static, board, dataset), static.build_schedule(1)
+    meter, total = Meter(board), Counter()
+    for size, number in Counter(learner.batches).items():
+        used: dict[str, int] = {}
+        learner.gradients(np.arange(size), 0, schedule)
+        meter.add_to(used)
+        total.update({name: value * number * config.epochs for name, value in used.items()})
+    return dict(total)
