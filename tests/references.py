@@ -1,4 +1,4 @@
-"""Plain numpy int64 references for convolutions, and random tensors."""
+"""Plain numpy references: convolutions in int64, numerical derivatives; and random tensors."""
 
 from __future__ import annotations
 
@@ -59,3 +59,23 @@ def random_tensor(rng: np.random.Generator, shape, bits: int, signed: bool) -> Q
     if rng.random() < 0.2:
         return QTensor(rng.choice(np.array([low, high], np.int32), shape), bits, signed)
     return QTensor(rng.integers(low, high + 1, shape, dtype=np.int32), bits, signed)
+
+
+def double(layer):
+    """The layer with all its arrays in double precision, for numerical derivatives."""
+    layer.load_state({name: array.astype(np.float64) for name, array in layer.state().items()})
+    return layer
+
+
+def numerical_gradient(function, x, step=1e-6):
+    """d function() / dx by central differences; `function` reads x where it lies."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        keep = x[index]
+        x[index] = keep + step
+        high = function()
+        x[index] = keep - step
+        low = function()
+        x[index] = keep
+        gradient[index] = (high - low) / (2 * step)
+    return gradient

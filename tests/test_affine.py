@@ -4,20 +4,12 @@ import numpy as np
 import pytest
 from references import conv2d, conv2d_input_grad, conv2d_weight_grad
 
-from host import open_board
 from host.emulation.affine import SMALLEST_SCALE, AffineNumerics, channel_range, quantise_affine, tensor_range
 from host.emulation.emulated import EmulatedConv2d, EmulatedLinear
 from host.nn.layers import Context, Conv2d, Linear
 from host.quantise import Precision
 
 SEED = 60
-
-
-@pytest.fixture(scope="module")
-def board():
-    board = open_board("golden")
-    yield board
-    board.close()
 
 
 def context(board, fw, bw, training=True):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import references
 
-from host import open_board
 from host.data.datasets import load_dataset
 from host.emulation import float_conv
 from host.emulation.baselines import NUMERICS, DoReFaNumerics, SBMNumerics, WAGEUBNNumerics
@@ -21,13 +20,6 @@ from host.nn.optim import SGD
 from host.quantise import Precision
 
 SEED = 70
-
-
-@pytest.fixture(scope="module")
-def board():
-    board = open_board("golden")
-    yield board
-    board.close()
 
 
 @pytest.fixture

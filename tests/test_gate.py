@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_layers import double, numerical_gradient
+from references import double, numerical_gradient
 
 from host import open_board
 from host.nn.gate import Gate, Projection

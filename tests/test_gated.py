@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from choices import Chosen, gated_block, gated_resnet, gradients, images, make_choosy
-from test_layers import double, numerical_gradient
+from references import double, numerical_gradient
 
 from host import open_board
 from host.arrays import place, to_numpy

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from references import double, numerical_gradient
 
-from host import open_board
 from host.nn.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
 from host.nn.layers import Context, Conv2d, Linear, Residual, Sequential
 from host.nn.models import MODELS, build_model
@@ -15,35 +15,9 @@ from host.quantise import Precision
 SEED = 30
 
 
-@pytest.fixture(scope="module")
-def board():
-    board = open_board("golden")
-    yield board
-    board.close()
-
-
 @pytest.fixture
 def context(board):
     return Context(board, Precision(16, 16), rng=np.random.default_rng(SEED))
-
-
-def double(layer):
-    """The layer with all its arrays in double precision, for numerical derivatives."""
-    layer.load_state({name: array.astype(np.float64) for name, array in layer.state().items()})
-    return layer
-
-
-def numerical_gradient(function, x, step=1e-6):
-    gradient = np.zeros_like(x)
-    for index in np.ndindex(*x.shape):
-        keep = x[index]
-        x[index] = keep + step
-        high = function()
-        x[index] = keep - step
-        low = function()
-        x[index] = keep
-        gradient[index] = (high - low) / (2 * step)
-    return gradient
 
 
 @pytest.mark.parametrize(

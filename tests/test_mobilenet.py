@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import references
 
-from host import QTensor, open_board
+from host import QTensor
 from host.emulation import float_conv
 from host.emulation.baselines import AffineNumerics
 from host.emulation.emulated import emulate
@@ -16,13 +16,6 @@ from host.quantise import Precision
 
 SEED = 80
 TINY = ((1, 16, 1, 1), (2, 20, 2, 2), (2, 24, 1, 1))
-
-
-@pytest.fixture(scope="module")
-def board():
-    board = open_board("golden")
-    yield board
-    board.close()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from choices import gradients, images, make_choosy
-from test_layers import double
+from references import double
 
 from host import open_board
 from host.nn.float_layers import BatchNorm2d, ReLU
