@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from boards import zc706
+from host.cycles.bus import CLOCK_MHZ
 from host.quantise import Precision
 from host.training.cost import (
     FULL,
@@ -144,6 +146,12 @@ def test_saving_conversion():
     assert conversion(cost(50, None), cost(100, 100)) is None
     assert conversion(cost(100, 60), cost(100, 100)) is None  # no CC saved
     assert conversion(cost(50, 60), cost(100, 100), "executed") == pytest.approx(0.8)
+
+
+def test_device_time_is_given_for_the_clock_of_the_board_build():
+    assert CLOCK_MHZ == zc706.CLOCK_MHZ
+    assert cost(1, 5 * 10**8).device_seconds == pytest.approx(2.5)
+    assert cost(1, None).device_seconds is None
 
 
 def test_energy_is_a_model_of_two_terms():

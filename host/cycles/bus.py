@@ -13,6 +13,10 @@ from fractions import Fraction
 from host.lowering.layout import ceil_div
 from rtl.config import AcceleratorConfig
 
+#: Clock of the accelerator that the defaults of `Ddr` fit, and that device time is given for: the ZC706 build's target.
+#: No design has been placed and routed at it.
+CLOCK_MHZ = 200
+
 #: A time long past: nothing in flight ends later.
 NEVER = -(1 << 40)
 
@@ -25,7 +29,7 @@ class Ddr:
     ----------
     read_latency : cycles from an accepted read address to the first beat.
     write_latency : cycles from the last beat of a burst to its response.
-    bandwidth : beats a cycle in each direction. 3/4 is a 64-bit Zynq HP port at 150 MHz seen from 200 MHz.
+    bandwidth : beats a cycle in each direction. 3/4 is a 64-bit Zynq HP port at 150 MHz seen from `CLOCK_MHZ`.
     outstanding : bursts that the memory accepts in each direction.
     """
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from host.cycles.bus import CLOCK_MHZ
 from host.lowering.layout import ceil_div
 from host.nn.gate import FEATURES, HIDDEN
 from host.nn.mixed import option_cp, parse_options
@@ -166,6 +167,11 @@ class Cost:
     digits: float | None
     cycles: int | None
     ddr_bytes: int | None
+
+    @property
+    def device_seconds(self) -> float | None:
+        """Time of the cycles at `CLOCK_MHZ`, a target and no measured clock."""
+        return None if self.cycles is None else self.cycles / (CLOCK_MHZ * 1e6)
 
     @property
     def joules(self) -> float | None:
