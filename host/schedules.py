@@ -196,6 +196,9 @@ class PFQSchedule:
         1 turns the guard off.
     """
 
+    #: No gates.
+    cp: float | None = None
+
     def __init__(
         self,
         stages: Sequence[Precision],
@@ -212,9 +215,6 @@ class PFQSchedule:
         self.stage = 0
         self.iteration = 0
         self.losses: list[float] = []
-
-    #: No gates.
-    cp: float | None = None
 
     @property
     def precision(self) -> Precision:

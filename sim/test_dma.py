@@ -18,6 +18,7 @@ from cocotbext.axi import AxiBus, AxiSlave, SparseMemoryRegion
 from rtl.config import BEAT_BITS, AcceleratorConfig
 from rtl.dma import Beat, Command, Fault, ReadArbiter, Reader, Writer
 from sim.bench import run
+from sim.faults import Refusing
 from sim.flat import FLAT_AXI4, connect_manager
 from sim.streams import StreamSource, start
 
@@ -89,20 +90,10 @@ def test_dma(config, stall):
     assert run(unit, __name__, env={"STALL": stall, "BURST": burst, "OUTSTANDING": outstanding}) == 6
 
 
-class FaultyMemory(SparseMemoryRegion):
+class FaultyMemory(Refusing, SparseMemoryRegion):
     """Memory that fails in the range of `BAD`."""
 
-    async def _read(self, address, length, **kwargs):
-        self._check(address)
-        return await super()._read(address, length, **kwargs)
-
-    async def _write(self, address, data, **kwargs):
-        self._check(address)
-        await super()._write(address, data, **kwargs)
-
-    def _check(self, address):
-        if BAD <= address < BAD + 0x10000:
-            raise ValueError("bad address")
+    refused = range(BAD, BAD + 0x10000)
 
 
 def command(addr: int, beats: int, index: int = 0) -> int:

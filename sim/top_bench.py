@@ -21,6 +21,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryReg
 from rtl.config import AcceleratorConfig
 from rtl.isa import CSR, CSR_ADDRESS_BITS, DESCRIPTOR_BYTES, Control, Descriptor, Error, Flag, Irq, Opcode, Status
 from rtl.top import Accelerator
+from sim.faults import Refusing
 from sim.flat import FLAT_AXI4, connect_manager, connect_subordinate, flat_axilite
 from sim.golden import check, execute
 from sim.streams import start
@@ -71,22 +72,8 @@ class TopBench(wiring.Component):
         return m
 
 
-class FaultyMemory(MemoryRegion):
-    """Memory that answers accesses to the addresses in `refused` with an error."""
-
-    refused = range(0)
-
-    async def _read(self, address, length, **kwargs):
-        self._check(address)
-        return await super()._read(address, length, **kwargs)
-
-    async def _write(self, address, data, **kwargs):
-        self._check(address)
-        await super()._write(address, data, **kwargs)
-
-    def _check(self, address: int) -> None:
-        if address in self.refused:
-            raise ValueError(f"{address:#x} is refused")  # the bus model makes it an error response
+class FaultyMemory(Refusing, MemoryRegion):
+    """Memory whose `refused` a test chooses."""
 
 
 class Bench:

@@ -17,6 +17,12 @@ from rtl.config import AcceleratorConfig
 #: No design has been placed and routed at it.
 CLOCK_MHZ = 200
 
+
+def seconds(cycles: int) -> float:
+    """Time of so many cycles at `CLOCK_MHZ`."""
+    return cycles / (CLOCK_MHZ * 1e6)
+
+
 #: A time long past: nothing in flight ends later.
 NEVER = -(1 << 40)
 

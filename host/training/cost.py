@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from host.cycles.bus import CLOCK_MHZ
+from host.cycles.bus import seconds
 from host.lowering.layout import ceil_div
 from host.nn.gate import FEATURES, HIDDEN
 from host.nn.mixed import option_cp, parse_options
@@ -170,8 +170,8 @@ class Cost:
 
     @property
     def device_seconds(self) -> float | None:
-        """Time of the cycles at `CLOCK_MHZ`, a target and no measured clock."""
-        return None if self.cycles is None else self.cycles / (CLOCK_MHZ * 1e6)
+        """Time of the cycles at a stated clock, see `host.cycles.bus.CLOCK_MHZ`."""
+        return None if self.cycles is None else seconds(self.cycles)
 
     @property
     def joules(self) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from host.cycles.bus import CLOCK_MHZ
+from host.cycles.bus import CLOCK_MHZ, seconds
 from host.training.config import TrainConfig
 from host.training.gate_plot import plot_gates
 
@@ -103,7 +103,7 @@ def _page(
             ("Training cycles", f"{summary['cycles']:,}, at static FW8/BW8 {static:,}"),
             (
                 f"Seconds at {CLOCK_MHZ} MHz, the target of the ZC706 build",
-                f"{summary['cycles'] / CLOCK_MHZ / 1e6:,.2f}",
+                f"{seconds(summary['cycles']):,.2f}",
             ),
             ("Latency saving", f"{1 - summary['cycles'] / static:.1%}"),
             ("Evaluation cycles", f"{summary['eval_cycles']:,}"),

@@ -25,7 +25,7 @@ from host.nn.optim import LR_SCHEDULES
 from host.quantise import Precision
 from host.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.training.config import TrainConfig
-from host.training.cost import gate_cc
+from host.training.cost import FULL, gate_cc
 from host.training.learner import STATIC, Learner, Step, static_reference
 from host.training.meter import COUNTERS, Meter
 from host.training.trace import GateTrace, mean_cp
@@ -221,9 +221,9 @@ class Trainer:
             "iterations": progress.iteration,
             **{name: train.get(name) for name in COUNTERS},
             # Computational cost as in FracTrain, section 4.1: MACs * (bits_a / 32) * (bits_b / 32), all three passes.
-            "cc": train["bit_macs"] / 32**2,
+            "cc": train["bit_macs"] / FULL,
             "cc_gates": self._gate_cc(),  # on the host, in floating point, beside what the board was charged
-            "cc_static": static["bit_macs"] / 32**2,
+            "cc_static": static["bit_macs"] / FULL,
             "latency_static_cycles": static.get("cycles"),
             "latency_static_method": f"measured at {STATIC}: one iteration per batch size x number of iterations",
             "eval_cycles": progress.evaluation.get("cycles"),
