@@ -9,7 +9,7 @@ from references import double, numerical_gradient
 from host.nn.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
 from host.nn.layers import Context, Conv2d, Linear, Residual, Sequential
 from host.nn.models import MODELS, build_model
-from host.nn.optim import SGD, cosine_lr
+from host.nn.optim import SGD, cosine_lr, step_lr
 from host.quantise import Precision
 
 SEED = 30
@@ -208,3 +208,10 @@ def test_learning_rate():
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert all(high > low for high, low in pairwise(rates[9:]))
     assert 0 < rates[-1] < 0.001
+
+
+def test_learning_rate_in_steps():
+    """FracTrain's code for CIFAR: 0.1, 0.01 and 0.001 from iterations 32,000 and 48,000 of 64,000."""
+    rates = [step_lr(0.1, i, 64000, 0) for i in (0, 31999, 32000, 47999, 48000, 63999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert [step_lr(1.0, i, 100, 3) for i in range(4)] == pytest.approx([0.25, 0.5, 0.75, 1.0])

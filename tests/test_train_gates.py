@@ -9,6 +9,7 @@ from host.backends import open_board
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
 from host.nn.mixed import option_cp, parse_options
+from host.nn.optim import cosine_lr
 from host.train import main
 from host.training.checkpoint import load_checkpoint
 from host.training.config import TrainConfig
@@ -114,6 +115,25 @@ def test_the_gates_hold_their_target(tmp_path):
     common = ["--board", "golden", "--schedule", "dfq", "--epochs", "8"]
     assert main([*common, "--cp", "2.4", "--out", str(tmp_path)]) == 0
     assert [record["cp"] for record in lines(tmp_path)[-3:]] == pytest.approx([2.4] * 3, rel=0.05)
+
+
+def test_gates_learn_at_the_peak_rate_to_the_end(trainer):
+    run = trainer("run", schedule="dfq", momentum=0.0, weight_decay=0.0)
+    gate, last_layer = run.learner.model.gate, dict(run.learner.model.walk())["fc."]
+    seen = []
+
+    def look(loss, precision):
+        seen.append(
+            [(layer.params[name], layer.grads[name]) for layer, name in ((gate, "head"), (last_layer, "weight"))]
+        )
+
+    assert run.run(on_step=look)
+    warmup = round(run.config.warmup * run.iterations)
+    falling = cosine_lr(run.config.lr, run.iterations - 1, run.iterations, warmup)
+    assert falling < run.config.lr / 20
+    for (before, _), (after, gradient), rate in zip(seen[-2], seen[-1], (run.config.lr, falling), strict=True):
+        assert np.any(gradient)
+        np.testing.assert_allclose(after, before - rate * gradient, rtol=1e-6)
 
 
 def test_cpt_trains_at_the_widths_of_its_cycles(tmp_path):
