@@ -160,6 +160,7 @@ def test_runs_from_elsewhere(tmp_path):
     assert (first["run"], first["full"]["cycles"], first["reference"]) == ("a", None, None)
     assert (second["accuracy_best"], second["accuracy_final"]) == (0.9, 0.8)
     assert second["best"]["cycles"] == 1000
+    assert second["full"]["device_seconds"] == pytest.approx(2000 / 200e6)
     # Without a static run, the run's own estimate of one is the reference.
     assert second["full"]["conversion_executed"] == pytest.approx(1.0)
     assert "2,000 (modelled)" in (tmp_path / "table.md").read_text()

@@ -239,7 +239,10 @@ def test_static_latency_is_measured_without_touching_the_run(trainer):
     assert summary["cc"] == summary["cc_static"]
     assert summary["ddr_bytes"] == 2 * summary["macs"]
     assert summary["eval_cycles"] > 0
-    assert "cycles.png" in {path.name for path in write_report(run.out, run.progress.records, summary)}
+    # Two seconds, at 200 MHz.
+    written = write_report(run.out, run.progress.records, {**summary, "cycles": 400_000_000})
+    assert "cycles.png" in {path.name for path in written}
+    assert "| Seconds at 200 MHz, the target of the ZC706 build | 2.00 |" in (run.out / "report.md").read_text()
     assert {name: array.tobytes() for name, array in run.learner.model.state().items()} == before
     assert run.learner.noise.bit_generator.state == noise
 
