@@ -59,7 +59,7 @@ async def items_pass_in_order(dut):
     await source.drained()
     await ClockCycles(dut.clk, 10)
     assert sink.items == items
-    assert dut.level.value == 0
+    assert dut.o__valid.value == 0
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
