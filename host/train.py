@@ -1,215 +1,23 @@
 """`python -m host.train`: train a network on a board at a precision that changes while it trains.
 
-Without arguments: a small CNN on real digits on the simulated board, with FracTrain's PFQ schedule, to the end. The
-folder --out receives metrics.jsonl, summary.json, checkpoint.npz, plots and report.md. Ctrl-C stops after the current
-batch and keeps a checkpoint; --resume continues bit for bit.
+`host.training.command` is the command itself; it loads behind the door that is kept here, see `quiet_imports`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from tqdm import tqdm
+from host.interrupt import INTERRUPTED, quiet_imports
 
-from host.backends import open_board
-from host.data.datasets import load_dataset
-from host.data.subset import Subset
-from host.emulation.baselines import NUMERICS
-from host.errors import AcceleratorError
-from host.nn.models import MODELS
-from host.training.checkpoint import load_checkpoint, write_atomically
-from host.training.config import SCHEDULES, TrainConfig
-from host.training.report import write_report
-from host.training.trainer import CHECKPOINT, DivergedError, Trainer
-
-#: Exit status of a run stopped by Ctrl-C, as shells report it.
-INTERRUPTED = 130
-
-_HELP = {
-    "board": "golden, torch, sim, or another name that open_board knows",
-    "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
-    "data": "digits, a folder (MNIST and its kin, CIFAR-10, CIFAR-100), or an .npz file of JPEG images",
-    "subset": "part of the data set, as classes=0-4, classes=0-4/fraction=0.5, or the rest=0.5 that this leaves",
-    "augment": "none, or crop-flip: random crops and flips of the training images",
-    "init_from": "folder of a run whose weights this one begins with",
-    "numerics": "device, or emulated on the host: " + ", ".join(name for name in NUMERICS if name != "device"),
-    "model": "network: " + ", ".join(MODELS),
-    "schedule": "precision schedule: " + ", ".join(SCHEDULES),
-    "fw": "forward bits of each stage, as 3,4,6,8 (of layers without a gate; of CPT the least and the most)",
-    "bw": "backward bits of each stage, as 6,6,8,8",
-    "epsilon": "PFQ: threshold of the loss indicator",
-    "alpha": "PFQ: factor of the threshold after the first and the second switch",
-    "indicator_every": "PFQ: iterations in an epoch of the indicator (0: a fiftieth of the run)",
-    "guard": "PFQ: fraction of the run after which stages not reached yet are forced (1: never)",
-    "indicator": "PFQ, FracTrain: what the indicator sees, cross-entropy or loss (with the cost of the gates)",
-    "switch": "PFQ, FracTrain: iterations in which the later stages begin, instead of the indicator",
-    "cycles": "CPT: cycles of the forward width",
-    "options": "DFQ, FracTrain: activation/gradient bits that a sample may choose for a block; 0 skips the block",
-    "weight_bits": "DFQ, FracTrain: bits of weights in blocks with a gate",
-    "cp": "DFQ, FracTrain: target of each stage, cost of the gated blocks in percent of 32 bits, as 1.8,2.2,2.6,3",
-    "beta": "DFQ, FracTrain: weight of the cost in the loss, for each percent",
-    "band": "DFQ, FracTrain: distance from the target, as a part of it, that gives the cost its full weight",
-    "allow_unreachable_cp": "DFQ, FracTrain: accept targets that no choice of options meets",
-    "epochs": "passes over the training split",
-    "batch": "samples in a batch",
-    "lr": "peak learning rate",
-    "warmup": "fraction of the run in which the learning rate rises",
-    "lr_schedule": "cosine, or step: a tenth after half and after three quarters of the run",
-    "momentum": "momentum of SGD",
-    "weight_decay": "L2 weight decay",
-    "edge_bits": "narrowest operand of the first convolution and of the last layer",
-    "seed": "seed of everything random",
-}
+__all__ = ["INTERRUPTED", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, 1 (diverged, or the board failed), 2 (bad input) or 130 (stopped)."""
-    options = vars(_parser().parse_args(arguments))
-    out, resume = Path(options.pop("out")), options.pop("resume")
-    checkpoint_seconds = options.pop("checkpoint_seconds")
-    try:
-        config = _settings(options, out, resume)
-        dataset = Subset.parse(config.subset).of(load_dataset(config.data))
-        out.mkdir(parents=True, exist_ok=True)
-        # A summary stands for a run that has ended, and this one has not.
-        (out / "summary.json").unlink(missing_ok=True)
-        board = open_board(config.board, **({"device": config.device} if config.on_torch else {}))
-    except (ValueError, OSError, RuntimeError) as error:
-        return _fail(error, status=2)
-    try:
-        trainer = Trainer(config, board, dataset, out, checkpoint_seconds=checkpoint_seconds)
-        if resume and (out / CHECKPOINT).exists():
-            trainer.resume()
-        elif config.init_from:
-            trainer.start_from(Path(config.init_from))
-        finished = _train(trainer)
-        if not finished:
-            print(
-                f"stopped after {trainer.progress.iteration} of {trainer.iterations} iterations; "
-                f"continue with: python -m host.train --out {out} --resume",
-                file=sys.stderr,
-            )
-            return INTERRUPTED
-        summary = trainer.summary()
-        write_atomically(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-        write_report(out, trainer.progress.records, summary)
-    except (DivergedError, AcceleratorError) as error:
-        return _fail(error, status=1)
-    except (ValueError, OSError) as error:
-        return _fail(error, status=2)
-    except KeyboardInterrupt:
-        print(f"interrupted; continue with: python -m host.train --out {out} --resume", file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        board.close()
-    print(f"test accuracy {summary['test_accuracy']:.2%}; report in {out}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m host.train", description=__doc__.partition("\n\n")[2])
-    for setting in fields(TrainConfig):
-        name, default = setting.name, setting.default
-        unset = "the schedule's" if name in ("fw", "bw", "cp") else "none"
-        shown = unset if default in ((), "") else default
-        how: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{_HELP[name]} (default: {shown})"}
-        if isinstance(default, bool):
-            how["action"] = argparse.BooleanOptionalAction
-        else:
-            kind = _list_of(float if "float" in setting.type else int) if default == () else type(default)
-            how |= {"type": kind, "metavar": name.upper()}
-        parser.add_argument(f"--{name.replace('_', '-')}", **how)
-    parser.add_argument("--out", default="build/train", help="folder of the run (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out, with the settings it has")
-    parser.add_argument(
-        "--checkpoint-seconds",
-        type=float,
-        default=30.0,
-        help="time between checkpoints inside an epoch; 0: after every iteration (default: %(default)s)",
-    )
-    return parser
-
-
-def _list_of(kind: type) -> Callable[[str], tuple]:
-    """Reads numbers with commas between them."""
-
-    def read(text: str) -> tuple:
-        try:
-            return tuple(kind(part) for part in text.split(","))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 3,4,6,8") from None
-
-    return read
-
-
-def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
-    """The settings given, or those of the checkpoint if resuming; contradictions raise ValueError."""
-    found = (out / CHECKPOINT).exists()
-    if resume and found:
-        _, meta = load_checkpoint(out / CHECKPOINT)
-        return TrainConfig.from_json(meta["config"]).resumed_with(given)
-    if resume:
-        print(f"{out} holds no checkpoint yet: starting from the beginning", file=sys.stderr)
-    elif found:
-        print(f"replacing the run in {out} (--resume would have continued it)", file=sys.stderr)
-    return TrainConfig(**given)
-
-
-def _train(trainer: Trainer) -> bool:
-    """Run the loop under a progress bar; return whether it reached the end."""
-    with (
-        _stop_on_signal() as stop,
-        tqdm(total=trainer.iterations, initial=trainer.progress.iteration, unit="batch", smoothing=0.1) as bar,
-    ):
-
-        def on_step(loss: float, precision: Any) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}, {precision}", refresh=False)
-            bar.update()
-
-        def on_epoch(record: dict[str, Any]) -> None:
-            bar.write(
-                f"epoch {record['epoch'] + 1:3}  loss {record['loss']:.4f}  train {record['train_accuracy']:.2%}  "
-                f"test {record['test_accuracy']:.2%}  FW{record['fw']}/BW{record['bw']}"
-                + "".join(f"  switch at {switch['iteration']}" for switch in record["stage_switches"])
-            )
-
-        return trainer.run(stop, on_step, on_epoch)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a request to stop between two batches; the second one interrupts.
-
-    A board must not be left in the middle of a command, so the batch in progress is always finished first.
-    """
-    requested = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal requested
-        if requested:
-            raise KeyboardInterrupt
-        requested = True
-        print("\nstopping after this batch; once more to stop at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
+    """Run the command; return its exit status: 0, 1 (the run failed), 2 (bad input) or 130 (stopped)."""
+    with quiet_imports():
+        from host.training.command import run
+    return run(arguments)
 
 
 if __name__ == "__main__":
