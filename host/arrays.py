@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array, to_device
 
-from host.board import Board, DirectBoard
-
 #: An array of any library that follows the array API standard.
 Array = Any
 
@@ -29,8 +27,3 @@ def match(array: Array, like: Array) -> Array:
         return to_device(array, device(like))
     # Other libraries share numpy's memory where they can; they want it whole, forwards and writable.
     return xp.asarray(np.require(to_numpy(array), requirements=["C", "W"]), device=device(like))
-
-
-def place(board: Board, array: Array) -> Array:
-    """The numbers of `array` where the host computes for `board`: in the board's own library, else in numpy."""
-    return board.place(array) if isinstance(board, DirectBoard) else to_numpy(array)

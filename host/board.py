@@ -1,87 +1,41 @@
-"""What the host needs of a board.
+"""What every board is: it answers the four products of training and keeps account of its work.
 
-There are two kinds. A `MemoryBoard` is an accelerator as this project builds it, or a model of one: operands are packed
-into its memory and descriptors run on them. A `DirectBoard` computes the same exact products in another way, straight
-from arrays of its own library. `host.ops` runs on both, and the results are equal.
+`host.ops` checks operands, charges the work and calls the board. How a board computes is its own affair: an accelerator
+with a memory runs descriptors (`host.backends.memory`), others compute straight from arrays. All results are equal.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from host.qtensor import Operand
 from rtl.config import AcceleratorConfig
-from rtl.isa import DESCRIPTOR_BYTES, Descriptor
-
-#: Descriptors of the ring, which lies at the start of every board's memory. Operands and results go above.
-RING_ENTRIES = 64
-RESERVED_BYTES = RING_ENTRIES * DESCRIPTOR_BYTES
 
 
-class Board(Protocol):
-    """What every board has.
+class Board(ABC):
+    """A board.
+
+    Codes of operands come from `place` and are integers in value, whatever their dtype; no operand or result has a size
+    of zero. Results are exact, in an integer or a floating-point dtype. What even int64 may not hold raises
+    OverflowError.
 
     Attributes
     ----------
     name : what `open_board` was asked for.
     config : parameters of the accelerator; of one that does not run there, those to compute its cost with.
-    macs, bit_macs : work charged so far by `host.ops`, in multiply-accumulates and in MACs * bits * bits.
+    macs, bit_macs : work charged so far, in multiply-accumulates and in MACs * bits * bits.
     """
 
     name: str
     config: AcceleratorConfig
-    macs: int
-    bit_macs: int
-
-    def counters(self) -> dict[str, int]:
-        """Totals since the board was opened: the board's own counters, `macs` and `bit_macs`."""
-
-    def close(self) -> None:
-        """Give the board back."""
-
-
-class MemoryBoard(Board, Protocol):
-    """An accelerator with its memory.
-
-    Attributes
-    ----------
-    memory_bytes : size of the memory; the first `RESERVED_BYTES` belong to the driver.
-    """
-
-    memory_bytes: int
-
-    def write(self, address: int, data: np.ndarray) -> None:
-        """Copy `data` (uint8) to `address`. Raises ValueError if it does not fit the memory."""
-
-    def read(self, address: int, nbytes: int) -> np.ndarray:
-        """A copy of `nbytes` bytes from `address`, uint8. Raises ValueError if they do not lie in the memory."""
-
-    def run(self, descriptors: Sequence[Descriptor]) -> None:
-        """Execute descriptors and return when all have completed.
-
-        Raises
-        ------
-        AcceleratorError
-            If a descriptor is refused or meets a bus error. The board has been reset and runs later work.
-        """
-
-
-class DirectBoard(ABC):
-    """A board that takes arrays as they are; what `Board` says holds for it.
-
-    The four products are those of `host.ops`, which has checked the operands, found no size of zero and charged the
-    work. Codes come from `place` and are integers in value, whatever their dtype; results are exact, in an integer or a
-    floating-point dtype. What even int64 may not hold raises OverflowError.
-    """
-
-    name: str
-    config: AcceleratorConfig
-    macs: int
-    bit_macs: int
+    macs: int = 0
+    bit_macs: int = 0
+    #: Whether cycles and bytes come from a model and not from running the accelerator.
+    modelled = False
 
     @abstractmethod
     def place(self, array: Any) -> Any:
@@ -89,7 +43,10 @@ class DirectBoard(ABC):
 
     @abstractmethod
     def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> Any:
-        """(N, M, H', W') of x (N, C, H, W) and w (M, C, kh, kw); zeros for images whose entry of `table` is 0."""
+        """(N, M, H', W') of x (N, C, H, W) and w (M, C, kh, kw).
+
+        `table`, uint8 (N,), is the width of each image; 0 gives zeros.
+        """
 
     @abstractmethod
     def conv2d_input_grad(self, g: Operand, w: Operand, input_shape: Sequence[int], stride: int, padding: int) -> Any:
@@ -103,8 +60,14 @@ class DirectBoard(ABC):
     def matmul(self, a: Operand, b: Operand) -> Any:
         """(M, N) of a (M, K) and b (K, N)."""
 
+    def charge(self, macs: int, bits_a: int, bits_b: int) -> None:
+        """Add work to the account: so many multiply-accumulates of operands of `bits_a` and `bits_b` bits."""
+        self.macs += macs
+        self.bit_macs += macs * bits_a * bits_b
+
     def counters(self) -> dict[str, int]:
+        """Totals since the board was opened: the board's own counters, `macs` and `bit_macs`."""
         return {"macs": self.macs, "bit_macs": self.bit_macs}
 
     def close(self) -> None:  # noqa: B027
-        """Nothing to give back, unless a subclass says so."""
+        """Give the board back; nothing to do unless a subclass says so."""

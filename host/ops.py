@@ -6,7 +6,8 @@ in the library and on the device of the first operand's codes. (A board that com
 numbers, exact all the same, for codes of a floating-point type.)
 
 Convolutions are cross-correlations, as in every neural-network library; images are NCHW, kernels OIHW. An operation
-charges the multiply-accumulates that it needs, those against padding included, to `board.macs` and `board.bit_macs`.
+checks its operands, charges the multiply-accumulates that it needs, those against padding included, and calls the
+board.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from math import prod
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
-from host.arrays import Array, match, place, to_numpy
-from host.board import Board, DirectBoard
-from host.lowering import products
+from host.arrays import Array, match, to_numpy
+from host.board import Board
+from host.geometry import check_geometry, out_size
 from host.qtensor import Operand, QTensor, code_range
 
 
@@ -30,15 +31,20 @@ def conv2d(
     stride: int = 1,
     padding: int = 1,
     sample_bits: Sequence[int] | Array | None = None,
+    *,
+    groups: int = 1,
 ) -> Array:
     """Convolution of x (N, C, H, W) with w (M, C, kh, kw): int64 (N, M, H', W').
 
     Parameters
     ----------
     sample_bits : width of each image, at most `x.bits`; its codes must fit. 0 skips the image, whose result is zero.
+    groups : equal blocks on the diagonal of a kernel that is zero elsewhere; only these are charged.
 
     Raises
     ------
+    TypeError
+        If an operand is no QTensor, or stride or padding no integer.
     ValueError
         If shapes disagree or a code does not fit its bits.
     OverflowError
@@ -49,60 +55,65 @@ def conv2d(
     rows, kernel_channels, *kernel_size = w.shape
     if channels != kernel_channels:
         raise ValueError(f"conv2d: x has {channels} channels, w takes {kernel_channels}")
-    size = _out_size(x.shape[2:], kernel_size, stride, padding)
+    check_geometry(kernel_size, stride, padding)
+    size = out_size(x.shape[2:], kernel_size, stride, padding)
     table = None if sample_bits is None else _sample_table(x, sample_bits)
-    macs = rows * prod(size) * channels * prod(kernel_size)
-    board.macs += macs * (n if table is None else int(np.count_nonzero(table)))
-    board.bit_macs += macs * (n * x.bits if table is None else int(table.sum())) * w.bits
-    if n * macs == 0:
-        product = np.zeros((n, rows, *size), np.int64)
-    elif isinstance(board, DirectBoard):
-        product = board.conv2d(images, kernel, stride, padding, table)
+    products = n * rows * prod(size) * channels * prod(kernel_size)
+    if table is None:
+        board.charge(products // groups, x.bits, w.bits)
     else:
-        product = products.conv2d(board, images, kernel, stride, padding, table)
-    return _result(product, x)
+        for bits, count in zip(*np.unique(table[table > 0], return_counts=True), strict=True):
+            board.charge(products // groups * int(count) // n, int(bits), w.bits)
+    if products == 0:
+        return _result(np.zeros((n, rows, *size), np.int64), x)
+    return _result(board.conv2d(images, kernel, stride, padding, table), x)
 
 
 def conv2d_input_grad(
-    board: Board, g: QTensor, w: QTensor, input_shape: Sequence[int], stride: int = 1, padding: int = 1
+    board: Board,
+    g: QTensor,
+    w: QTensor,
+    input_shape: Sequence[int],
+    stride: int = 1,
+    padding: int = 1,
+    *,
+    groups: int = 1,
 ) -> Array:
     """Gradient at the input of `conv2d`: int64 of `input_shape` (N, C, H, W).
 
-    `g` (N, M, H', W') is the gradient at the output and `w` (M, C, kh, kw) the kernel. Raises as `conv2d` does.
+    `g` (N, M, H', W') is the gradient at the output and `w` (M, C, kh, kw) the kernel. The rest is as in
+    `conv2d`.
     """
     grad, kernel = _operand(board, g, "conv2d_input_grad: g", 4), _operand(board, w, "conv2d_input_grad: w", 4)
     input_shape = tuple(input_shape)
-    macs = _check_grad("conv2d_input_grad", g, input_shape, w.shape, stride, padding)
-    board.macs += macs
-    board.bit_macs += macs * g.bits * w.bits
-    if macs == 0:
-        product = np.zeros(input_shape, np.int64)
-    elif isinstance(board, DirectBoard):
-        product = board.conv2d_input_grad(grad, kernel, input_shape, stride, padding)
-    else:
-        product = products.conv2d_input_grad(board, grad, kernel, input_shape, stride, padding)
-    return _result(product, g)
+    products = _check_grad("conv2d_input_grad", g, input_shape, w.shape, stride, padding)
+    board.charge(products // groups, g.bits, w.bits)
+    if products == 0:
+        return _result(np.zeros(input_shape, np.int64), g)
+    return _result(board.conv2d_input_grad(grad, kernel, input_shape, stride, padding), g)
 
 
 def conv2d_weight_grad(
-    board: Board, g: QTensor, x: QTensor, kernel_shape: Sequence[int], stride: int = 1, padding: int = 1
+    board: Board,
+    g: QTensor,
+    x: QTensor,
+    kernel_shape: Sequence[int],
+    stride: int = 1,
+    padding: int = 1,
+    *,
+    groups: int = 1,
 ) -> Array:
     """Gradient at the kernel of `conv2d`: int64 of `kernel_shape` (M, C, kh, kw).
 
-    `g` (N, M, H', W') is the gradient at the output and `x` (N, C, H, W) the input. Raises as `conv2d` does.
+    `g` (N, M, H', W') is the gradient at the output and `x` (N, C, H, W) the input. The rest is as in `conv2d`.
     """
     grad, images = _operand(board, g, "conv2d_weight_grad: g", 4), _operand(board, x, "conv2d_weight_grad: x", 4)
     kernel_shape = tuple(kernel_shape)
-    macs = _check_grad("conv2d_weight_grad", g, x.shape, kernel_shape, stride, padding)
-    board.macs += macs
-    board.bit_macs += macs * g.bits * x.bits
-    if macs == 0:
-        product = np.zeros(kernel_shape, np.int64)
-    elif isinstance(board, DirectBoard):
-        product = board.conv2d_weight_grad(grad, images, kernel_shape, stride, padding)
-    else:
-        product = products.conv2d_weight_grad(board, grad, images, kernel_shape, stride, padding)
-    return _result(product, g)
+    products = _check_grad("conv2d_weight_grad", g, x.shape, kernel_shape, stride, padding)
+    board.charge(products // groups, g.bits, x.bits)
+    if products == 0:
+        return _result(np.zeros(kernel_shape, np.int64), g)
+    return _result(board.conv2d_weight_grad(grad, images, kernel_shape, stride, padding), g)
 
 
 def matmul(board: Board, a: QTensor, b: QTensor) -> Array:
@@ -111,25 +122,21 @@ def matmul(board: Board, a: QTensor, b: QTensor) -> Array:
     (rows, terms), (inner, columns) = a.shape, b.shape
     if terms != inner:
         raise ValueError(f"matmul: a has {terms} columns, b has {inner} rows")
-    macs = rows * terms * columns
-    board.macs += macs
-    board.bit_macs += macs * a.bits * b.bits
-    if macs == 0:
-        product = np.zeros((rows, columns), np.int64)
-    else:
-        product = board.matmul(left, right) if isinstance(board, DirectBoard) else products.matmul(board, left, right)
-    return _result(product, a)
+    products = rows * terms * columns
+    board.charge(products, a.bits, b.bits)
+    if products == 0:
+        return _result(np.zeros((rows, columns), np.int64), a)
+    return _result(board.matmul(left, right), a)
 
 
 def _operand(board: Board, tensor: QTensor, name: str, dimensions: int) -> Operand:
-    """Codes of `tensor` as the board takes them. Raises ValueError, naming the operand, if they are unfit."""
+    """Codes of `tensor` as the board takes them. Raises ValueError or TypeError, naming the operand, if it is unfit."""
+    if not isinstance(tensor, QTensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}, must be a QTensor")
     if len(tensor.shape) != dimensions:
         raise ValueError(f"{name} has shape {tensor.shape}, must have {dimensions} dimensions")
     tensor.check(name)  # again: an array may have changed since it became a tensor
-    codes = place(board, tensor.codes)
-    if not isinstance(board, DirectBoard):  # numpy's narrowest type saves memory in all that follows
-        codes = codes.astype(f"{'i' if tensor.signed else 'u'}{1 if tensor.bits <= 8 else 2}", copy=False)
-    return Operand(codes, int(tensor.bits), bool(tensor.signed))
+    return Operand(board.place(tensor.codes), int(tensor.bits), bool(tensor.signed))
 
 
 def _result(product: Array, first: QTensor) -> Array:
@@ -143,19 +150,14 @@ def _result(product: Array, first: QTensor) -> Array:
     return np.ascontiguousarray(product) if is_numpy_array(product) else product
 
 
-def _out_size(image: Sequence[int], kernel: Sequence[int], stride: int, padding: int) -> tuple[int, int]:
-    if stride < 1 or padding < 0 or 0 in kernel:
-        raise ValueError(f"stride {stride}, padding {padding}, kernel {tuple(kernel)}: must be at least 1, 0 and 1")
-    return products.out_size(image, kernel, stride, padding)
-
-
 def _check_grad(
     name: str, grad: QTensor, input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, padding: int
 ) -> int:
     """Multiply-accumulates of the gradient. Raises ValueError if `grad` has not the shape of the output."""
     if len(input_shape) != 4 or len(kernel_shape) != 4 or input_shape[1] != kernel_shape[1]:
         raise ValueError(f"{name}: no kernel {tuple(kernel_shape)} applies to an input {tuple(input_shape)}")
-    size = _out_size(input_shape[2:], kernel_shape[2:], stride, padding)
+    check_geometry(kernel_shape[2:], stride, padding)
+    size = out_size(input_shape[2:], kernel_shape[2:], stride, padding)
     wanted = (input_shape[0], kernel_shape[0], *size)
     if grad.shape != wanted:
         raise ValueError(f"{name}: g has shape {grad.shape}, the output of that convolution has {wanted}")

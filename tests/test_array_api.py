@@ -8,7 +8,7 @@ import references
 from references import random_tensor
 
 from host import QTensor, open_board, ops
-from host.arrays import match, place, to_numpy
+from host.arrays import match, to_numpy
 from host.data.datasets import Dataset, Split
 from host.nn.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
 from host.nn.layers import Context, Conv2d, Linear, Residual, Sequential
@@ -101,11 +101,11 @@ def test_training_steps_agree(torch):
     for name in ("golden", "torch"):
         rng = np.random.default_rng(5)
         board, model = open_board(name), network(np.random.default_rng(6))
-        model.load_state({key: place(board, array) for key, array in model.state().items()})
+        model.load_state({key: board.place(array) for key, array in model.state().items()})
         optimiser = SGD(model)
         context = Context(board, Precision(8, 8), rng=rng)
-        images = place(board, np.random.default_rng(7).standard_normal((6, 3, 16, 16)).astype(np.float32))
-        labels = place(board, np.arange(6) % 5)
+        images = board.place(np.random.default_rng(7).standard_normal((6, 3, 16, 16)).astype(np.float32))
+        labels = board.place(np.arange(6) % 5)
         losses = []
         for _ in range(5):
             loss, gradient = softmax_cross_entropy(model.forward(images, context), labels)
@@ -125,13 +125,13 @@ def test_conversions(torch):
     board = open_board("torch")
     frozen = np.arange(6, dtype=np.uint16).reshape(2, 3)[:, ::-1]
     frozen.setflags(write=False)
-    tensor = place(board, frozen)
+    tensor = board.place(frozen)
     assert np.array_equal(tensor.numpy(), frozen)
     assert np.array_equal(match(frozen.astype(np.int64), like=tensor).numpy(), frozen)
     assert match(tensor, like=frozen).__class__ is np.ndarray
     assert match(tensor, like=tensor) is tensor
     parameter = torch.nn.Parameter(torch.ones(2))
-    assert np.array_equal(place(open_board("golden"), parameter), [1, 1])
+    assert np.array_equal(open_board("golden").place(parameter), [1, 1])
 
 
 def test_layers_keep_to_the_standard():

@@ -9,8 +9,8 @@ from references import random_tensor
 
 from host import open_board, ops
 from host.backends.driver import RegisterBoard
-from host.board import RESERVED_BYTES, RING_ENTRIES
 from host.errors import AcceleratorError
+from host.ring import RESERVED_BYTES, RING_ENTRIES
 from rtl.config import AcceleratorConfig
 from rtl.isa import (
     COUNTER_NAMES,

@@ -10,7 +10,7 @@ from choices import Chosen, gated_block, gated_resnet, gradients, images, make_c
 from references import double, numerical_gradient
 
 from host import open_board
-from host.arrays import place, to_numpy
+from host.arrays import to_numpy
 from host.nn.float_layers import softmax_cross_entropy
 from host.nn.gate import Gate
 from host.nn.gated import Gated, GatedNetwork, add_gates
@@ -167,10 +167,10 @@ def test_boards_agree_on_a_network(board, rng):
     state, results = double(network).state(), []
     for name in ("golden", "torch"):
         each = open_board(name)
-        network.load_state({name: place(each, array) for name, array in state.items()})
+        network.load_state({name: each.place(array) for name, array in state.items()})
         context = Context(each, Precision(8, 8), rng=np.random.default_rng(41), cost_weight=0.1)
-        logits = network.forward(place(each, x), context)
-        network.backward(softmax_cross_entropy(logits, place(each, np.arange(10)))[1], context)
+        logits = network.forward(each.place(x), context)
+        network.backward(softmax_cross_entropy(logits, each.place(np.arange(10)))[1], context)
         choices = [block.choice.tolist() for block in network.blocks.values()]
         results.append((choices, network.cp(), each.macs, each.bit_macs, gradients(network)))
     (*decisions, ours), (*same, theirs) = results
@@ -197,10 +197,10 @@ def test_boards_agree_on_a_block(projects, rng):
     dy = images(rng, gated.forward(x, Context(open_board("golden"), Precision(8, 8), training=False)).shape)
     for name in ("golden", "torch"):
         board = open_board(name)
-        gated.load_state({name: place(board, array) for name, array in state.items()})
+        gated.load_state({name: board.place(array) for name, array in state.items()})
         context = Context(board, Precision(8, 8), rng=np.random.default_rng(41))
-        y = gated.forward(place(board, x), context)
-        dx = gated.backward(place(board, dy), context)
+        y = gated.forward(board.place(x), context)
+        dx = gated.backward(board.place(dy), context)
         results.append({"y": y, "dx": dx, "mask": gated.gate.gradient} | gradients(gated.block))
     ours, theirs = results
     for name, array in ours.items():

@@ -221,6 +221,23 @@ def test_shapes_that_disagree_are_named(board):
         ops.conv2d_weight_grad(board, zeros(1, 5, 4, 4), zeros(1, 2, 4, 4), (5, 3, 3, 3))
 
 
+def test_what_is_refused_is_not_charged(board):
+    x, w = QTensor(np.ones((1, 2, 4, 4), int), 4, True), QTensor(np.ones((3, 2, 3, 3), int), 4, True)
+    for how, message in (
+        ({"stride": 1.0}, "stride is 1.0, must be an integer"),
+        ({"padding": "1"}, "padding is '1', must be an integer"),
+        ({"stride": True}, "stride is True"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            ops.conv2d(board, x, w, **how)
+        with pytest.raises(TypeError, match=message):
+            ops.conv2d_input_grad(board, x, w, x.shape, **how)
+    for codes in (x.codes, (1, 2), None):
+        with pytest.raises(TypeError, match=f"conv2d: w is a {type(codes).__name__}, must be a QTensor"):
+            ops.conv2d(board, x, codes)
+    assert (board.macs, board.bit_macs) == (0, 0)
+
+
 def test_bad_sample_bits_are_named(board):
     x, w = QTensor(np.full((2, 1, 4, 4), 5), 4, False), QTensor(np.ones((1, 1, 3, 3), int), 2, True)
     for table, message in (

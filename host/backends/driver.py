@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from host.board import RESERVED_BYTES, RING_ENTRIES
+from host.backends.memory import MemoryBoard
 from host.errors import AcceleratorError
+from host.ring import RESERVED_BYTES, RING_ENTRIES
 from rtl.isa import (
     COUNTER_NAMES,
     CSR,
@@ -58,8 +59,8 @@ class Transport(Protocol):
         """Release what the transport holds."""
 
 
-class RegisterBoard:
-    """`host.board.Board` over a transport.
+class RegisterBoard(MemoryBoard):
+    """An accelerator over a transport.
 
     Parameters
     ----------
@@ -75,7 +76,6 @@ class RegisterBoard:
 
     def __init__(self, name: str, transport: Transport, timeout: float = 600.0):
         self.name = name
-        self.macs = self.bit_macs = 0
         self.memory_bytes = transport.memory_bytes
         self._transport = transport
         self._timeout = timeout
@@ -175,7 +175,7 @@ class RegisterBoard:
     def counters(self) -> dict[str, int]:
         pairs = zip(self._hardware_counters(), self._opening, strict=True)
         values = [(now - then) & _COUNTER_MASK for now, then in pairs]
-        return {**dict(zip(COUNTER_NAMES, values, strict=True)), "macs": self.macs, "bit_macs": self.bit_macs}
+        return {**dict(zip(COUNTER_NAMES, values, strict=True)), **super().counters()}
 
     def close(self) -> None:
         self._transport.close()

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from host.backends.memory import MemoryBoard
 from host.errors import AcceleratorError
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor
 from sim.golden import execute
 
 
-class GoldenBoard:
+class GoldenBoard(MemoryBoard):
     """The golden model as a board.
 
     It has no clock and no bus: of the counters of `rtl.isa` it gives `descriptors` and `overflows` alone.
@@ -28,7 +29,6 @@ class GoldenBoard:
     def __init__(self, config: AcceleratorConfig, memory_bytes: int = 1 << 28):
         self.config = config
         self.memory_bytes = memory_bytes
-        self.macs = self.bit_macs = 0
         self._memory = np.zeros(memory_bytes, np.uint8)
         self._counters = {"descriptors": 0, "overflows": 0}
 
@@ -53,7 +53,7 @@ class GoldenBoard:
             raise AcceleratorError(done.error, done.index)
 
     def counters(self) -> dict[str, int]:
-        return {**self._counters, "macs": self.macs, "bit_macs": self.bit_macs}
+        return {**self._counters, **super().counters()}
 
     def close(self) -> None:
         self._memory = np.zeros(0, np.uint8)

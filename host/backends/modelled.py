@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from host.arrays import Array, to_numpy
-from host.board import Board, DirectBoard, MemoryBoard
+from host.arrays import Array
+from host.backends.memory import MemoryBoard, narrow
+from host.board import Board
 from host.cycles.bus import Ddr
 from host.cycles.model import CycleModel
 from host.cycles.pipeline import Cycles
@@ -24,7 +25,7 @@ from host.qtensor import Operand, largest_code
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor
 
-#: Memory of the accelerator that products of a `DirectBoard` are lowered for, in bytes; as large as the golden board's.
+#: Memory of the modelled accelerator of a board that has none, in bytes; as large as the golden board's.
 MEMORY_BYTES = 1 << 28
 
 #: Samples of a run that is long: several tiles on every cluster.
@@ -33,7 +34,7 @@ _LONG_RUN = 40
 _WIDTHS = (15, 31, 47)
 
 
-class _Modelled:
+class _Modelled(Board):
     """What the two kinds of boards with modelled cycles share; see `modelled`."""
 
     modelled = True
@@ -41,7 +42,6 @@ class _Modelled:
     def __init__(self, board: Board, ddr: Ddr | None):
         self.board, self.config = board, board.config
         self.name = f"{board.name}+cycles"
-        self.macs = self.bit_macs = 0
         self._model = CycleModel(board.config, ddr)
         self._total = Cycles()
 
@@ -54,7 +54,7 @@ class _Modelled:
         self.board.close()
 
 
-class _ModelledMemory(_Modelled):
+class _ModelledMemory(_Modelled, MemoryBoard):
     """A `MemoryBoard` with modelled cycles."""
 
     def __init__(self, board: MemoryBoard, ddr: Ddr | None):
@@ -74,11 +74,10 @@ class _ModelledMemory(_Modelled):
         )
 
 
-class _Recorder:
-    """A `MemoryBoard` that takes programs down and computes nothing."""
+class _Recorder(MemoryBoard):
+    """A board that takes programs down and computes nothing."""
 
     name = "recorder"
-    macs = bit_macs = 0
 
     def __init__(self, config: AcceleratorConfig):
         self.config, self.memory_bytes = config, MEMORY_BYTES
@@ -93,12 +92,6 @@ class _Recorder:
     def run(self, descriptors: Sequence[Descriptor]) -> None:
         self.programs.append(list(descriptors))
 
-    def counters(self) -> dict[str, int]:
-        return {}
-
-    def close(self) -> None:
-        pass
-
 
 @dataclass(frozen=True)
 class _Lowered:
@@ -108,14 +101,14 @@ class _Lowered:
     cycles: Cycles | None
 
 
-class _ModelledDirect(_Modelled, DirectBoard):
-    """A `DirectBoard` with modelled cycles.
+class _ModelledDirect(_Modelled):
+    """A board without a memory, with modelled cycles.
 
     A product is lowered, with the real operands, when its shapes, widths and the size of its sums are met first; the
     latter decides how wide results are stored. Later ones reuse those programs.
     """
 
-    def __init__(self, board: DirectBoard, ddr: Ddr | None):
+    def __init__(self, board: Board, ddr: Ddr | None):
         super().__init__(board, ddr)
         self._known: dict[Hashable, _Lowered] = {}
 
@@ -123,23 +116,23 @@ class _ModelledDirect(_Modelled, DirectBoard):
         return self.board.place(array)
 
     def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> Any:
-        self._charge(products.conv2d, (x, w), (stride, padding), _bound(w, (1, 2, 3), x), table)
+        self._lower(products.conv2d, (x, w), (stride, padding), _bound(w, (1, 2, 3), x), table)
         return self.board.conv2d(x, w, stride, padding, table)
 
     def conv2d_input_grad(self, g: Operand, w: Operand, input_shape: Sequence[int], stride: int, padding: int) -> Any:
-        self._charge(products.conv2d_input_grad, (g, w), (tuple(input_shape), stride, padding), _bound(w, (0, 2, 3), g))
+        self._lower(products.conv2d_input_grad, (g, w), (tuple(input_shape), stride, padding), _bound(w, (0, 2, 3), g))
         return self.board.conv2d_input_grad(g, w, input_shape, stride, padding)
 
     def conv2d_weight_grad(self, g: Operand, x: Operand, kernel_shape: Sequence[int], stride: int, padding: int) -> Any:
         bound = min(_bound(g, (0, 2, 3), x), _bound(x, (0, 2, 3), g))
-        self._charge(products.conv2d_weight_grad, (g, x), (tuple(kernel_shape), stride, padding), bound)
+        self._lower(products.conv2d_weight_grad, (g, x), (tuple(kernel_shape), stride, padding), bound)
         return self.board.conv2d_weight_grad(g, x, kernel_shape, stride, padding)
 
     def matmul(self, a: Operand, b: Operand) -> Any:
-        self._charge(products.matmul, (a, b), (), min(_bound(a, (1,), b), _bound(b, (0,), a)))
+        self._lower(products.matmul, (a, b), (), min(_bound(a, (1,), b), _bound(b, (0,), a)))
         return self.board.matmul(a, b)
 
-    def _charge(
+    def _lower(
         self,
         product: Callable[..., np.ndarray],
         operands: tuple[Operand, Operand],
@@ -152,7 +145,7 @@ class _ModelledDirect(_Modelled, DirectBoard):
         key = (product.__name__, shapes, geometry, bound, table is None)
         if key not in self._known:
             recorder = _Recorder(self.config)
-            codes = [o._replace(codes=_narrow(o)) for o in operands]
+            codes = [narrow(o) for o in operands]
             # The programs do not depend on what a table says, and full width fits any codes.
             full = (
                 ()
@@ -204,12 +197,6 @@ class _ModelledDirect(_Modelled, DirectBoard):
         return self._model.program([replace(d, samples=len(table)) for d in program], lambda address, n: table[:n])
 
 
-def _narrow(operand: Operand) -> np.ndarray:
-    """Codes in numpy's narrowest integers, as `host.ops` gives them to a board with a memory."""
-    kind = "i" if operand.signed else "u"
-    return to_numpy(operand.codes).astype(f"{kind}{1 if operand.bits <= 8 else 2}", copy=False)
-
-
 def _bound(operand: Operand, axes: tuple[int, ...], other: Operand) -> int:
     """How many of `_WIDTHS` do not hold what sums over `axes` of the operand's codes times any of `other` may reach."""
     codes: Array = operand.codes
@@ -224,4 +211,4 @@ def modelled(board: Board, ddr: Ddr | None = None) -> Board:
 
     Its name ends in `+cycles`, its attribute `modelled` is true, and its counters gain those of `Cycles`.
     """
-    return _ModelledDirect(board, ddr) if isinstance(board, DirectBoard) else _ModelledMemory(board, ddr)
+    return _ModelledMemory(board, ddr) if isinstance(board, MemoryBoard) else _ModelledDirect(board, ddr)

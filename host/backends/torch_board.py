@@ -16,8 +16,8 @@ from torch import Tensor
 
 from host.backends.torch_exact import EXACT, digit_product, exact_arithmetic, largest_sum
 from host.backends.torch_kernels import Columns, Direct, Kernels, is_exact
-from host.board import DirectBoard
-from host.lowering.products import out_size
+from host.board import Board
+from host.geometry import out_size
 from host.qtensor import Operand, largest_code
 from rtl.config import AcceleratorConfig
 
@@ -27,7 +27,7 @@ _SPLIT_BITS = 5
 _MOST_PIXELS = 1 << 20
 
 
-class TorchBoard(DirectBoard):
+class TorchBoard(Board):
     """PyTorch as a board.
 
     Parameters
@@ -44,7 +44,7 @@ class TorchBoard(DirectBoard):
     name = "torch"
 
     def __init__(self, config: AcceleratorConfig, device: str = "cpu"):
-        self.config, self.macs, self.bit_macs = config, 0, 0
+        self.config = config
         try:
             self.device = torch.zeros(1, dtype=torch.float64, device=device).device
         except (AssertionError, RuntimeError, TypeError) as error:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from host.backends.torch_exact import EXACT, exact_arithmetic
-from host.lowering.products import out_size
+from host.geometry import out_size
 
 #: Most elements of the windows of a batch that are laid out at a time.
 _MOST_COLUMNS = 1 << 28

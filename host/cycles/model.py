@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, fields
 from functools import lru_cache
 
-from host.board import RING_ENTRIES
 from host.cycles.bus import Ddr
 from host.cycles.pipeline import Cycles, Pipeline
+from host.ring import RING_ENTRIES
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.isa import Descriptor, Flag
 

@@ -130,8 +130,7 @@ class _Emulated(Layer):
     def _charge(context: Context, y: Array, weight: Rounded, a: Rounded, b: Rounded) -> None:
         """Charge one pass: each position of y (N, M, H', W') meets every element of the weight."""
         macs = y.shape[0] * prod(y.shape[2:]) * prod(weight.values.shape)
-        context.board.macs += macs
-        context.board.bit_macs += macs * a.bits * b.bits
+        context.board.charge(macs, a.bits, b.bits)
 
 
 class EmulatedConv2d(_Emulated):

@@ -6,15 +6,19 @@ Operands are numpy arrays without a size of zero, checked by `host.ops`; results
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from host.board import MemoryBoard
+from host.geometry import out_size
 from host.lowering.flat import lower_dot, lower_flat
 from host.lowering.program import sum_bound
 from host.lowering.window import lower_window
 from host.qtensor import Operand
+
+if TYPE_CHECKING:
+    from host.backends.memory import MemoryBoard
 
 
 def conv2d(
@@ -81,12 +85,6 @@ def conv2d_weight_grad(
 def matmul(board: MemoryBoard, a: Operand, b: Operand) -> np.ndarray:
     """(M, N) of a (M, K) and b (K, N)."""
     return lower_dot(board.config, board.memory_bytes, a, b._replace(codes=b.codes.T)).run(board)
-
-
-def out_size(image: Sequence[int], kernel: Sequence[int], stride: int, padding: int) -> tuple[int, int]:
-    """Height and width of a convolution's result; zero where the kernel does not fit the padded image."""
-    height, width = (max(0, (size + 2 * padding - k) // stride + 1) for size, k in zip(image, kernel, strict=True))
-    return height, width
 
 
 def _windows(codes: np.ndarray, kernel: Sequence[int], stride: int, padding: int, size: tuple[int, int]) -> np.ndarray:

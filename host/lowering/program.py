@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from host.board import RESERVED_BYTES, MemoryBoard
 from host.lowering.layout import ceil_div
 from host.qtensor import Operand, largest_code
+from host.ring import RESERVED_BYTES
 from rtl.config import ACC_BITS
 from rtl.isa import Descriptor, Flag
+
+if TYPE_CHECKING:
+    from host.backends.memory import MemoryBoard
 
 #: Largest memory that the 32-bit addresses of a descriptor reach.
 _ADDRESSABLE = 1 << 32

@@ -11,7 +11,6 @@ the operation needs, not what its zeros take, as by all operations; cycles and t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
 
 from array_api_compat import array_namespace, device
 
@@ -35,10 +34,10 @@ def depthwise_conv2d(board: Board, x: QTensor, w: QTensor, stride: int = 1, padd
     _check_kernel("depthwise_conv2d", w.shape, x.shape)
 
     def block(part: slice) -> Array:
-        return ops.conv2d(board, _channels(x, part), _diagonal(w, part), stride, padding)
+        images, kernel = _channels(x, part), _diagonal(w, part)
+        return ops.conv2d(board, images, kernel, stride, padding, groups=_groups(part))
 
-    y = _blocks(board, x, 1, block)
-    return _charged(board, y, w.shape, y.shape, x.bits * w.bits)
+    return _blocks(x, 1, block)
 
 
 def depthwise_conv2d_input_grad(
@@ -50,9 +49,11 @@ def depthwise_conv2d_input_grad(
 
     def block(part: slice) -> Array:
         kernel = _diagonal(w, part)
-        return ops.conv2d_input_grad(board, _channels(g, part), kernel, (n, kernel.shape[1], *size), stride, padding)
+        shape = (n, kernel.shape[1], *size)
+        grad = _channels(g, part)
+        return ops.conv2d_input_grad(board, grad, kernel, shape, stride, padding, groups=_groups(part))
 
-    return _charged(board, _blocks(board, g, 1, block), w.shape, g.shape, g.bits * w.bits)
+    return _blocks(g, 1, block)
 
 
 def depthwise_conv2d_weight_grad(
@@ -64,13 +65,13 @@ def depthwise_conv2d_weight_grad(
     def block(part: slice) -> Array:
         grad, images = _channels(g, part), _channels(x, part)
         shape = (grad.shape[1], images.shape[1], *kernel_shape[2:])
-        square = ops.conv2d_weight_grad(board, grad, images, shape, stride, padding)
+        square = ops.conv2d_weight_grad(board, grad, images, shape, stride, padding, groups=_groups(part))
         xp = array_namespace(square)
         # What a channel's gradient makes with another channel's image is of no use.
         unit = xp.eye(shape[0], dtype=square.dtype, device=device(square))
         return xp.sum(square * unit[:, :, None, None], axis=1, keepdims=True)
 
-    return _charged(board, _blocks(board, x, 0, block), kernel_shape, g.shape, g.bits * x.bits)
+    return _blocks(x, 0, block)
 
 
 def _check_kernel(name: str, kernel: Sequence[int], images: Sequence[int]) -> None:
@@ -80,7 +81,7 @@ def _check_kernel(name: str, kernel: Sequence[int], images: Sequence[int]) -> No
         )
 
 
-def _blocks(board: Board, tensor: QTensor, axis: int, product: Callable[[slice], Array]) -> Array:
+def _blocks(tensor: QTensor, axis: int, product: Callable[[slice], Array]) -> Array:
     """The products of all blocks of channels, joined along `axis`."""
     parts = [product(part) for part in _parts(tensor.shape[1])]
     return array_namespace(parts[0]).concat(parts, axis=axis)
@@ -92,14 +93,9 @@ def _parts(channels: int) -> Iterator[slice]:
         yield slice(start, min(start + WORD_CHANNELS, channels))
 
 
-def _charged(board: Board, product: Array, kernel: Sequence[int], output: Sequence[int], bits: int) -> Array:
-    """`product`, after taking back the charge of the zeros beside the diagonal."""
-    per_position = output[0] * prod(output[2:]) * prod(kernel[2:])
-    counts = [part.stop - part.start for part in _parts(kernel[0])]
-    zeros = per_position * sum(count * (count - 1) for count in counts)
-    board.macs -= zeros
-    board.bit_macs -= zeros * bits
-    return product
+def _groups(part: slice) -> int:
+    """Channels of a block: what lies beside the diagonal is no work."""
+    return max(part.stop - part.start, 1)
 
 
 def _channels(tensor: QTensor, part: slice) -> QTensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from host.arrays import Array, place, to_numpy
+from host.arrays import Array, to_numpy
 from host.board import Board
 from host.data.augment import Augmentation
 from host.data.datasets import Dataset
@@ -75,7 +75,7 @@ class Learner:
 
     def placed(self, arrays: dict[str, Array]) -> dict[str, Array]:
         """The arrays where the host computes for the board."""
-        return {name: place(self.board, array) for name, array in arrays.items()}
+        return {name: self.board.place(array) for name, array in arrays.items()}
 
     def gradients(self, index: np.ndarray, epoch: int, schedule: Schedule) -> Step:
         """Forward and backward of some training samples, int64 (N,)."""
@@ -83,8 +83,8 @@ class Learner:
         context = Context(self.board, schedule.precision, training=True, rng=self.noise)
         codes = self.augmentation(train.codes, index, epoch) if self.augmentation else train.codes[index]
         labels = train.labels[index]
-        logits = self.model.forward(place(self.board, self.dataset.normalised(codes)), context)
-        loss, gradient = softmax_cross_entropy(logits, place(self.board, labels))
+        logits = self.model.forward(self.board.place(self.dataset.normalised(codes)), context)
+        loss, gradient = softmax_cross_entropy(logits, self.board.place(labels))
         step = Step(loss, _right(logits, labels))
         if config.gated:
             cp = self.model.cp()
@@ -103,7 +103,7 @@ class Learner:
             if stop():
                 return None
             part = slice(start, start + EVALUATION_BATCH)
-            logits = self.model.forward(place(self.board, self.dataset.images(test, part)), context)
+            logits = self.model.forward(self.board.place(self.dataset.images(test, part)), context)
             correct += _right(logits, test.labels[part])
         return correct / len(test)
 
