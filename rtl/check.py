@@ -2,79 +2,85 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import MAX_BITS, TAPS, AcceleratorConfig
-from .isa import DESCRIPTOR_FIELDS, DescriptorLayout, Error, Flag, Opcode
-
-#: Fields that must be multiples of a beat.
-ALIGNED = tuple(name for name, bits, _ in DESCRIPTOR_FIELDS if bits == 32 and not name.endswith("_table"))
-#: Fields that must not be zero.
-NONZERO = (
-    *("samples", "height", "width", "out_height", "out_width", "k_blocks", "row_blocks", "tile_rows"),
-    *("row_groups", "tile_samples", "sample_parts"),
-)
+from .block import Block, Field
+from .config import AcceleratorConfig
+from .errors import Error
+from .isa import BLOCKS, Opcode, descriptor_layout
 
 
 class DescriptorCheck(wiring.Component):
-    """Combinational check of the fields, in the order of `rtl.isa.Error`.
+    """Check of the fields, each by its declaration, and of the sizes against each other.
 
     Members
     -------
-    descriptor : In(DescriptorLayout)
-    error : Out(8)
-        `Error.NONE` if the fields agree with each other and with the configuration. Whether a tile fits the buffers
-        depends on products of fields and on precision tables; the tiler sees to that.
+    descriptor : In(descriptor_layout(blocks))
+    error : Out(Error)
+        In the cycle after the descriptor: the lowest error that it has, or `Error.NONE`. Whether a tile fits the
+        buffers depends on products of fields and on precision tables; the tiler sees to that.
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, blocks: tuple[Block, ...] = BLOCKS):
         self._config = config
-        super().__init__({"descriptor": In(DescriptorLayout), "error": Out(8)})
+        self._blocks = blocks
+        super().__init__({"descriptor": In(descriptor_layout(blocks)), "error": Out(Error)})
 
     def elaborate(self, platform):
         m = Module()
-        d = self.descriptor
-        flat = d.opcode == Opcode.FLAT
-        flags = d.flags
+        faults: dict[Error, list[Signal]] = {}
 
-        def bad_bits(bits, table: Flag):
-            return ~flags[table.bit_length() - 1] & ((bits == 0) | (bits > MAX_BITS))
+        def refuse(error: Error, name: str, term) -> None:
+            fault = Signal(name=f"{error.name.lower()}_{name}")
+            m.d.sync += fault.eq(term)
+            faults.setdefault(error, []).append(fault)
 
-        window_overrun = [
-            ((size_out - 1) << (d.stride == 2)) >= size + pad
-            for size_out, size, pad in ((d.out_height, d.height, d.pad_top), (d.out_width, d.width, d.pad_left))
-        ]
-        shape = [getattr(d, name) == 0 for name in NONZERO]
-        shape += [
-            (d.stride != 1) & (d.stride != 2),
-            d.pad_top > 2,
-            d.pad_left > 2,
-            d.log2_row_parts > 4,
-            (d.sample_parts << d.log2_row_parts[:3]) > self._config.clusters,
-            (d.stationary_stride_n != 0) & (d.tile_samples != 1),
-            *window_overrun,
-            flat & ((d.height != 1) | (d.out_height != 1) | (d.tile_rows != 1) | (d.row_groups != 3)),
-            flat & ((d.pad_top != 0) | (d.pad_left != 0) | (d.k_tail == 0) | (d.k_tail > TAPS)),
-            ~flat & (d.k_tail != 1),
-            ~flat & (3 * d.row_groups < ((d.tile_rows - 1) << (d.stride == 2)) + 3),
-        ]
+        for block in self._blocks:
+            for field in block.members:
+                terms = self._refused(block, field)
+                if terms:
+                    refuse(field.error, block.flat(field), _any(terms))
+        for name, term in self._contradictions().items():
+            refuse(Error.SHAPE, name, term)
 
-        def any_of(terms):
-            result = 0
-            for term in terms:
-                result |= term
-            return result
-
-        with m.If((d.opcode != Opcode.WINDOW) & (d.opcode != Opcode.FLAT)):
-            m.d.comb += self.error.eq(Error.OPCODE)
-        with m.Elif(flags[Flag.OUT16.bit_length() - 1] & flags[Flag.OUT64.bit_length() - 1]):
-            m.d.comb += self.error.eq(Error.FLAGS)
-        with m.Elif(bad_bits(d.stream_bits, Flag.STREAM_TABLE) | bad_bits(d.stationary_bits, Flag.STATIONARY_TABLE)):
-            m.d.comb += self.error.eq(Error.PRECISION)
-        with m.Elif(any_of(getattr(d, name)[:3] != 0 for name in ALIGNED)):
-            m.d.comb += self.error.eq(Error.ALIGNMENT)
-        with m.Elif(any_of(shape)):
-            m.d.comb += self.error.eq(Error.SHAPE)
+        for error in sorted(faults, reverse=True):  # the last assignment wins
+            with m.If(_any(faults[error])):
+                m.d.comb += self.error.eq(error)
         return m
+
+    def _refused(self, block: Block, field: Field) -> list[Value]:
+        """What makes the value of a field wrong."""
+        value = Value.cast(self.descriptor[block.name][field.name])
+        terms = []
+        if field.least:
+            terms.append(value < field.least)
+        if field.most is not None:
+            terms.append(value > field.most)
+        if field.multiple > 1:
+            terms.append(value[: field.multiple.bit_length() - 1].any())
+        if field.unless is not None:
+            means_nothing = self.descriptor.header.flags[field.unless.name.lower()]
+            terms = [~means_nothing & _any(terms)]
+        return terms
+
+    def _contradictions(self) -> dict[str, Value]:
+        """Sizes that cannot go together, or not with the configuration."""
+        p, own = self.descriptor.product, self.descriptor.stationary.stride_n
+        flat = self.descriptor.header.opcode == Opcode.FLAT
+        two = p.stride == 2
+        return {
+            "clusters": (p.sample_parts << p.log2_row_parts[:3]) > self._config.clusters,
+            "own_stationary": (own != 0) & (p.tile_samples != 1),
+            "windows_below": ((p.out_height - 1) << two) >= p.height + p.pad_top,
+            "windows_beside": ((p.out_width - 1) << two) >= p.width + p.pad_left,
+            "flat_rows": flat & ((p.height != 1) | (p.out_height != 1) | (p.tile_rows != 1) | (p.row_groups != 3)),
+            "flat_padding": flat & ((p.pad_top != 0) | (p.pad_left != 0)),
+            "window_tail": ~flat & (p.k_tail != 1),
+            "window_rows": ~flat & (3 * p.row_groups < ((p.tile_rows - 1) << two) + 3),
+        }
+
+
+def _any(terms: list[Value]) -> Value:
+    return Cat(*terms).any()

@@ -17,162 +17,121 @@ beats, one per tap; nibble c of a beat is channel c.
 *Window mode*: lane (tap, c) is tap = 3 * ky + kx of the 3x3 window and channel c of the k block (16 channels).
 *Flat mode*: a k block is 144 channels; channel block cb = 0..8 of it meets tap = 3 * (cb % 3) + cb // 3.
 
-*Results*: (n, row block, y, x, row), int16, int32 or int64, exact.
+*Results*: (n, row block, y, x, row), in the format that the descriptor names, exact.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
+from dataclasses import field as attribute
+from dataclasses import make_dataclass
+from typing import Any
 
 import numpy as np
+from amaranth.hdl import Shape
 from amaranth.lib import data
 
+from .block import Block, Field, Place, places
+from .errors import Error
+from .load_block import STATIONARY, STREAM
+from .store_block import POST, SINK, Format
+from .tiler_block import HEADER, PRODUCT, Flag, Opcode
+
+__all__ = [
+    "BLOCKS",
+    "COUNTERS",
+    "COUNTER_NAMES",
+    "CSR",
+    "CSR_ADDRESS_BITS",
+    "DESCRIPTOR_BYTES",
+    "ID",
+    "VERSION",
+    "Control",
+    "Descriptor",
+    "DescriptorLayout",
+    "Error",
+    "Flag",
+    "Format",
+    "Irq",
+    "Opcode",
+    "Status",
+    "config_from_words",
+    "config_words",
+    "descriptor_class",
+    "descriptor_layout",
+]
+
 ID = 0x46524143  # "FRAC"
-VERSION = 0x0001_0000  # major in the upper half: a host refuses another major
+VERSION = 0x0002_0000  # major in the upper half: a host refuses another major
 
-DESCRIPTOR_BYTES = 128
-
-
-class Opcode(enum.IntEnum):
-    """What a descriptor computes."""
-
-    WINDOW = 1  #: 3x3 window over images, im2col on the fly
-    FLAT = 2  #: vectors of 144 lanes a k block: 1x1 convolution, matrix product, weight gradient
+#: The layer descriptor, in memory order. Each block is declared beside the unit that owns it.
+BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, POST)
+DESCRIPTOR_BYTES = sum(block.nbytes for block in BLOCKS)
+assert DESCRIPTOR_BYTES == 128, "the ring's entries are a power of two"
 
 
-class Flag(enum.IntFlag):
-    """Bits of `Descriptor.flags`."""
+class _Packed:
+    """The bytes of a descriptor of any blocks."""
 
-    STREAM_SIGNED = 1  #: plane 0 of the streaming operand is its sign
-    STATIONARY_SIGNED = 2  #: digit 0 of the stationary operand is signed
-    STREAM_TABLE = 4  #: bits of sample n are the byte at stream_table + n; 0 skips the sample
-    STATIONARY_TABLE = 8  #: bits of the stationary operand are the byte at stationary_table; 0 skips the descriptor
-    OUT64 = 16  #: results are int64
-    FENCE = 32  #: start only after all earlier descriptors have completed
-    INTERRUPT = 64  #: raise the interrupt on completion
-    OUT16 = 128  #: results are int16; with neither they are int32, with both the descriptor is refused
-
-
-#: (name, bits, meaning), in memory order, little endian. The rest of the 128 bytes must be zero.
-DESCRIPTOR_FIELDS = (
-    ("opcode", 8, "Opcode"),
-    ("flags", 8, "Flag bits"),
-    ("stream_bits", 8, "bits of the streaming operand, 1..16"),
-    ("stationary_bits", 8, "bits of the stationary operand, 1..16"),
-    ("samples", 16, "samples (images) or chunks of vectors"),
-    ("height", 16, "rows of an input image; 1 in flat mode"),
-    ("width", 16, "columns of an input image, or vectors of a chunk"),
-    ("out_height", 16, "rows of an output image; 1 in flat mode"),
-    ("out_width", 16, "columns of an output image, or vectors of a chunk"),
-    ("k_blocks", 16, "blocks of the reduction: 16 channels x 9 taps, or 144 channels"),
-    ("row_blocks", 16, "row blocks done one after the other per cluster (in all: row_blocks << log2_row_parts)"),
-    ("tile_rows", 16, "output rows in a tile"),
-    ("row_groups", 16, "input rows of a tile divided by 3, rounded up; 3 in flat mode"),
-    ("k_tail", 8, "flat mode: channel blocks in the last k block, 1..9; 1 in window mode"),
-    ("tile_samples", 8, "most samples in a tile per cluster"),
-    ("sample_parts", 8, "groups of clusters that work on different samples"),
-    ("log2_row_parts", 8, "log2 of the clusters of a group, which work on different row blocks"),
-    ("stride", 8, "1 or 2, both axes"),
-    ("pad_top", 8, "zero rows above the image, 0..2"),
-    ("pad_left", 8, "zero columns left of the image, 0..2"),
-    ("reserved", 8, "zero"),
-    ("stream_base", 32, "address of the streaming operand; all addresses and strides are multiples of 8 bytes"),
-    ("stream_stride_n", 32, "bytes from sample to sample"),
-    ("stream_stride_c", 32, "bytes from channel block to channel block"),
-    ("stationary_base", 32, "address of the stationary operand"),
-    ("stationary_stride_n", 32, "bytes from sample to sample; 0: all samples share it. Else tile_samples must be 1"),
-    ("stationary_stride_k", 32, "bytes from k block to k block"),
-    ("stationary_stride_m", 32, "bytes from row block to row block"),
-    ("out_base", 32, "address of the results"),
-    ("out_stride_n", 32, "bytes from sample to sample"),
-    ("out_stride_m", 32, "bytes from row block to row block"),
-    ("stream_table", 32, "address of the streaming operand's precision bytes"),
-    ("stationary_table", 32, "address of the stationary operand's precision byte"),
-)
-
-#: The descriptor as the RTL sees it.
-DescriptorLayout = data.StructLayout({name: bits for name, bits, _ in DESCRIPTOR_FIELDS})
-_USED_BYTES = sum(bits for _, bits, _ in DESCRIPTOR_FIELDS) // 8
-assert _USED_BYTES <= DESCRIPTOR_BYTES
-_DTYPE = np.dtype([(name, f"<u{bits // 8}") for name, bits, _ in DESCRIPTOR_FIELDS])
-
-
-@dataclass(kw_only=True)
-class Descriptor:
-    """One layer's work. Fields are those of `DESCRIPTOR_FIELDS`; unnamed ones take the neutral value.
-
-    Raises ValueError from `pack` if a value does not fit its field.
-    """
-
-    opcode: int
-    flags: int = 0
-    stream_bits: int = 0
-    stationary_bits: int = 0
-    samples: int = 1
-    height: int = 1
-    width: int = 1
-    out_height: int = 1
-    out_width: int = 1
-    k_blocks: int = 1
-    row_blocks: int = 1
-    tile_rows: int = 1
-    row_groups: int = 1
-    k_tail: int = 1
-    tile_samples: int = 1
-    sample_parts: int = 1
-    log2_row_parts: int = 0
-    stride: int = 1
-    pad_top: int = 0
-    pad_left: int = 0
-    reserved: int = 0
-    stream_base: int = 0
-    stream_stride_n: int = 0
-    stream_stride_c: int = 0
-    stationary_base: int = 0
-    stationary_stride_n: int = 0
-    stationary_stride_k: int = 0
-    stationary_stride_m: int = 0
-    out_base: int = 0
-    out_stride_n: int = 0
-    out_stride_m: int = 0
-    stream_table: int = 0
-    stationary_table: int = 0
+    blocks: tuple[Block, ...]
+    places: tuple[Place, ...]
 
     def pack(self) -> np.ndarray:
-        """The 128 bytes of the descriptor, dtype uint8."""
-        record = np.zeros((), _DTYPE)
-        for name, bits, meaning in DESCRIPTOR_FIELDS:
+        """The bytes of the descriptor, dtype uint8. Raises ValueError if a value does not fit its field."""
+        raw = bytearray()
+        for name, _, _, field in self.places:
             value = int(getattr(self, name))
-            if not 0 <= value < 1 << bits:
-                raise ValueError(f"descriptor field {name} is {value}, must fit {bits} unsigned bits ({meaning})")
-            record[name] = value
-        out = np.zeros(DESCRIPTOR_BYTES, np.uint8)
-        out[:_USED_BYTES] = np.frombuffer(record.tobytes(), np.uint8)
-        return out
+            if not 0 <= value < 1 << field.bits:
+                text = f"descriptor field {name} is {value}, must fit {field.bits} unsigned bits ({field.meaning})"
+                raise ValueError(text)
+            raw += value.to_bytes(field.nbytes, "little")
+        return np.frombuffer(raw, np.uint8)
 
     @classmethod
-    def unpack(cls, raw: np.ndarray) -> Descriptor:
+    def unpack(cls, raw: np.ndarray):
         """The descriptor in the first bytes of `raw` (uint8)."""
-        record = np.frombuffer(raw[:_USED_BYTES].tobytes(), _DTYPE)[0]
-        return cls(**{name: int(record[name]) for name, _, _ in DESCRIPTOR_FIELDS})
+        whole = raw.tobytes()
+        return cls(
+            **{
+                name: int.from_bytes(whole[offset : offset + field.nbytes], "little")
+                for name, offset, _, field in cls.places
+            }
+        )
 
 
-assert [f.name for f in fields(Descriptor)] == [name for name, _, _ in DESCRIPTOR_FIELDS]
+def descriptor_class(blocks: tuple[Block, ...]) -> Any:
+    """A dataclass with an int for each field of `blocks`, called by the block's prefix and the field's name."""
+    found = places(blocks)
+    members = [
+        (name, int) if field.default is None else (name, int, attribute(default=field.default))
+        for name, _, _, field in found
+    ]
+    constants = {"blocks": blocks, "places": found}
+    return make_dataclass("Descriptor", members, bases=(_Packed,), kw_only=True, namespace=constants)
 
 
-class Error(enum.IntEnum):
-    """Why the ring stopped; `ERROR_INDEX` says at which descriptor."""
+class Descriptor(descriptor_class(BLOCKS)):
+    """One layer's work. Fields are those of `BLOCKS`; unnamed ones take the neutral value, only `opcode` has none."""
 
-    NONE = 0  #: no error
-    OPCODE = 1  #: unknown opcode
-    FLAGS = 2  #: flags that exclude each other
-    PRECISION = 3  #: bits of an operand outside 1..16
-    SHAPE = 4  #: a size is zero or contradicts another, or a tile does not fit the buffers
-    ALIGNMENT = 5  #: an address or stride is no multiple of 8
-    AXI_FETCH = 6  #: error response while reading a descriptor or a precision table
-    AXI_READ = 7  #: error response while reading an operand
-    AXI_WRITE = 8  #: error response while writing a result
+
+def _shape(field: Field):
+    """Named bits for flags, and names for the values of an enumeration that is as wide as the field."""
+    if field.values is None:
+        return field.bits
+    if issubclass(field.values, enum.IntFlag):
+        named = {flag.name.lower(): 1 for flag in field.values}
+        return data.StructLayout({**named, "unknown": field.bits - len(named)})
+    return field.values if Shape.cast(field.values).width == field.bits else field.bits
+
+
+def descriptor_layout(blocks: tuple[Block, ...]) -> data.StructLayout:
+    """The descriptor as the RTL sees it: a struct of each block's fields."""
+    return data.StructLayout(
+        {block.name: data.StructLayout({field.name: _shape(field) for field in block.members}) for block in blocks}
+    )
+
+
+DescriptorLayout = descriptor_layout(BLOCKS)
 
 
 class Control(enum.IntFlag):

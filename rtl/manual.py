@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from . import isa
+from .block import Block, Field, places
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple]) -> str:
@@ -23,14 +24,32 @@ def members(enumeration, base: str = "{:d}") -> list[tuple[str, str, str]]:
     return [(base.format(int(item)), f"`{item.name}`", meanings.get(item.name, "")) for item in enumeration]
 
 
-def descriptor_rows() -> Iterable[tuple]:
-    offset = 0
-    for name, bits, meaning in isa.DESCRIPTOR_FIELDS:
-        yield offset // 8, bits, f"`{name}`", meaning
-        offset += bits
+def allowed(field: Field) -> str:
+    """What a field may hold, where it is not whatever fits."""
+    if field.multiple > 1:
+        return f"multiple of {field.multiple}"
+    if field.most is None:
+        return f"{field.least} or more" if field.least else ""
+    return f"{field.least}..{field.most}" if field.most else "0"
 
 
-def manual() -> str:
+def descriptor(blocks: tuple[Block, ...]) -> str:
+    """The tables of a descriptor of `blocks`, one a block."""
+    parts = []
+    for block in blocks:
+        rows = [
+            (offset, field.bits, f"`{name}`", field.meaning, allowed(field))
+            for name, offset, of, field in places(blocks)
+            if of is block
+        ]
+        parts += [
+            f"### Block `{block.name}`: {block.meaning}",
+            table(("byte", "bits", "field", "meaning", "values"), rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def manual(blocks: tuple[Block, ...] = isa.BLOCKS) -> str:
     """The whole manual as Markdown."""
     head, _, operands = inspect.getdoc(isa).partition("Operands in DDR\n---------------\n")
     counters = (
@@ -44,12 +63,15 @@ def manual() -> str:
         "## Operands and results in DDR",
         operands.strip(),
         "## Layer descriptor",
-        f"{isa.DESCRIPTOR_BYTES} bytes, little endian; the bytes behind the last field are zero.",
-        table(("byte", "bits", "field", "meaning"), descriptor_rows()),
+        f"{isa.DESCRIPTOR_BYTES} bytes, little endian, in blocks; every field lies at a multiple of its own size. Any "
+        "other value than those named stops the ring: unknown flag bits and reserved bytes must be zero.",
+        descriptor(blocks),
         "### Opcodes",
         table(("value", "name", "meaning"), members(isa.Opcode)),
         "### Flags",
         table(("value", "name", "meaning"), members(isa.Flag)),
+        "### Formats",
+        table(("value", "name", "meaning"), members(isa.Format)),
         "## Control and status registers",
         table(("address", "name", "meaning"), members(isa.CSR, "{:#05x}")),
         "### CONTROL",
@@ -59,7 +81,8 @@ def manual() -> str:
         "### IRQ and IRQ_ENABLE",
         table(("value", "name", "meaning"), members(isa.Irq)),
         "### Error codes",
-        table(("value", "name", "meaning"), members(isa.Error)),
+        "A descriptor with several errors reports the lowest code.",
+        table(("value", "name", "meaning"), ((int(e), f"`{e.name}`", e.meaning) for e in isa.Error)),
         "### Counters",
         "48 bits each; reading the low word latches the high one.",
         table(("address", "name", "meaning"), counters),

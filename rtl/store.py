@@ -7,7 +7,7 @@ Results leave in the order (sample, row block, position, row), four rows a reque
 from __future__ import annotations
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -17,19 +17,12 @@ from .config import ACC_BITS, BEAT_BITS, SLOTS, AcceleratorConfig
 from .control import DRAIN_ROWS, drain
 from .dma import Command
 from .queue import Queue
+from .store_block import Format
 from .tiles import SIZE, store_tile
 
 #: Requests in flight and groups of sums waiting to become beats.
 QUADS = 16
 assert QUADS > DRAIN_LATENCY
-
-
-class Format(enum.Enum, shape=2):
-    """log2 of a result's bytes, minus 1."""
-
-    INT16 = 0
-    INT32 = 1
-    INT64 = 2
 
 
 class Store(wiring.Component):
@@ -168,9 +161,9 @@ class Store(wiring.Component):
                     m.next = "TILE"
 
         # Four sums become one beat of int16, two of int32 or four of int64.
-        entry = data.StructLayout({"sums": data.ArrayLayout(ACC_BITS, DRAIN_ROWS), "format": 2})
+        entry = data.StructLayout({"sums": data.ArrayLayout(ACC_BITS, DRAIN_ROWS), "format": Format})
         m.submodules.quads = queue = Queue(entry, QUADS)
-        on_the_way = Signal(data.ArrayLayout(2, DRAIN_LATENCY))  # formats of the granted requests
+        on_the_way = Signal(data.ArrayLayout(Format, DRAIN_LATENCY))  # formats of the granted requests
         m.d.sync += on_the_way.as_value().eq(Cat(tile.format, on_the_way.as_value()))
         m.d.comb += [
             queue.i.valid.eq(self.drained_valid),

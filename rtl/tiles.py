@@ -12,6 +12,7 @@ from amaranth.utils import bits_for, ceil_log2
 
 from .axi import ADDRESS_BITS
 from .config import MAX_BITS, AcceleratorConfig
+from .store_block import Format
 
 PLANES = bits_for(MAX_BITS)
 SIZE = 16  # widths, heights, counts of blocks
@@ -85,7 +86,7 @@ def store_tile(config: AcceleratorConfig) -> data.StructLayout:
             "index": INDEX,
             "end": 1,  # no tile: the descriptor's end
             "interrupt": 1,
-            "format": 2,  # log2 of a result's bytes, minus 1
+            "format": Format,
             "samples": COUNT,
             "parts": 5,
             "log2_row_parts": 3,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from rtl.block import Field
 from rtl.config import ACC_BITS, BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.isa import Descriptor, Error, Flag, Opcode
+from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 
 #: Tap of the stationary operand that channel block 0..8 of a flat k block meets.
 FLAT_TAPS = [3 * (block % 3) + block // 3 for block in range(TAPS)]
@@ -61,46 +62,33 @@ def check(config: AcceleratorConfig, d: Descriptor) -> Error:
 
 
 def check_fields(config: AcceleratorConfig, d: Descriptor) -> Error:
-    """The first part of `check`: all but the sizes of the buffers, before a precision table is read."""
-    if d.opcode not in (Opcode.WINDOW, Opcode.FLAT):
-        return Error.OPCODE
-    if d.flags & Flag.OUT16 and d.flags & Flag.OUT64:
-        return Error.FLAGS
-    if not d.flags & Flag.STREAM_TABLE and not 1 <= d.stream_bits <= MAX_BITS:
-        return Error.PRECISION
-    if not d.flags & Flag.STATIONARY_TABLE and not 1 <= d.stationary_bits <= MAX_BITS:
-        return Error.PRECISION
-    addresses = (
-        *(d.stream_base, d.stream_stride_n, d.stream_stride_c),
-        *(d.stationary_base, d.stationary_stride_n, d.stationary_stride_k, d.stationary_stride_m),
-        *(d.out_base, d.out_stride_n, d.out_stride_m),
-    )
-    if any(address % BEAT_BYTES for address in addresses):
-        return Error.ALIGNMENT
+    """The first part of `check`: all but the sizes of the buffers, before a precision table is read.
 
-    sizes = (
-        *(d.samples, d.height, d.width, d.out_height, d.out_width, d.k_blocks, d.row_blocks),
-        *(d.tile_rows, d.row_groups, d.tile_samples, d.sample_parts),
-    )
+    Of several errors it is the lowest.
+    """
+    wrong = {field.error for name, _, _, field in d.places if _wrong(d, field, getattr(d, name))}
+    return min(wrong if _sizes_agree(config, d) else wrong | {Error.SHAPE}, default=Error.NONE)
+
+
+def _wrong(d: Descriptor, field: Field, value: int) -> bool:
+    ignored = field.unless is not None and bool(d.flags & field.unless)
+    return not ignored and field.refuses(value)
+
+
+def _sizes_agree(config: AcceleratorConfig, d: Descriptor) -> bool:
+    """Whether sizes that are sound by themselves are so together."""
     span = (d.tile_rows - 1) * d.stride + 3  # image rows under the windows of a tile
     if d.opcode == Opcode.FLAT:
         mode = d.height == d.out_height == d.tile_rows == 1 and d.row_groups == 3 and d.pad_top == d.pad_left == 0
-        mode = mode and 1 <= d.k_tail <= TAPS
     else:
         mode = 3 * d.row_groups >= span and d.k_tail == 1
-    sound = (
-        0 not in sizes
-        and d.stride in (1, 2)
-        and d.pad_top <= 2
-        and d.pad_left <= 2
-        and d.log2_row_parts <= 4
-        and d.sample_parts << d.log2_row_parts <= config.clusters
+    return (
+        d.sample_parts << d.log2_row_parts <= config.clusters
         and (d.stationary_stride_n == 0 or d.tile_samples == 1)
         and (d.out_height - 1) * d.stride < d.height + d.pad_top
         and (d.out_width - 1) * d.stride < d.width + d.pad_left
         and mode
     )
-    return Error.NONE if sound else Error.SHAPE
 
 
 def result_fits(config: AcceleratorConfig, d: Descriptor) -> bool:
@@ -278,7 +266,7 @@ def _store(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples
     """Write results in the order (sample, row block, position, row); return how many were wrapped."""
     spare = 64 - ACC_BITS
     sums = (sums << spare) >> spare
-    stored = sums.astype("<i8" if d.flags & Flag.OUT64 else "<i2" if d.flags & Flag.OUT16 else "<i4")
+    stored = sums.astype(f"<i{Format(d.out_format).nbytes}")
     overflows = int(np.count_nonzero(stored != sums))
     blocks = d.row_blocks << d.log2_row_parts
     n, positions, _ = sums.shape

@@ -16,7 +16,7 @@ from host.backends.driver import RegisterBoard
 from host.errors import AcceleratorError
 from host.ring import RESERVED_BYTES, RING_ENTRIES
 from rtl.config import AcceleratorConfig
-from rtl.isa import CSR, DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
+from rtl.isa import CSR, DESCRIPTOR_BYTES, Descriptor, Error, Flag, Format, Opcode
 from sim.verilated import VerilatedTransport
 
 CONFIG = AcceleratorConfig.preset("tiny")
@@ -68,7 +68,10 @@ def works(board, rng):
 
 BAD = {
     "unknown opcode": (Error.OPCODE, {"opcode": 9}),
-    "flags that exclude each other": (Error.FLAGS, {"flags": Flag.OUT16 | Flag.OUT64}),
+    "unknown flag": (Error.FLAGS, {"flags": 1 << 6}),
+    "unknown result format": (Error.FLAGS, {"out_format": 3}),
+    "reserved byte of the product": (Error.RESERVED, {"product_reserved": 1}),
+    "room for post-processing": (Error.RESERVED, {"post_reserved": 1 << 191}),
     "0 streaming bits": (Error.PRECISION, {"stream_bits": 0}),
     "17 stationary bits": (Error.PRECISION, {"stationary_bits": 17}),
     "table byte of 77 bits": (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": TABLE}),
@@ -130,6 +133,6 @@ def test_overflow_is_counted(board):
     before = board.counters()["overflows"]
     board.write(X, np.full(0x1000, 0xFF, np.uint8))
     board.write(W, np.full(0x1000, 0x77, np.uint8))
-    board.run([good(flags=Flag.OUT16 | Flag.STATIONARY_SIGNED, stream_bits=8, stream_stride_n=0)])
+    board.run([good(flags=Flag.STATIONARY_SIGNED, out_format=Format.INT16, stream_bits=8, stream_stride_n=0)])
     # 4 x 4 positions of 4 samples and rows; the 2 x 2 inner ones of each sum 144 * 255 * 7, the border 4 or 6 taps
     assert board.counters()["overflows"] - before == 4 * 16 * CONFIG.rows

@@ -95,11 +95,11 @@ def descriptor(rng, **changes) -> Descriptor:
     while True:
         flat = bool(rng.integers(2))
         stride = int(rng.integers(1, 3))
-        formats = [Flag(0), Flag.OUT16, Flag.OUT64]
         tables = Flag.STREAM_TABLE * int(rng.integers(2)) | Flag.STATIONARY_TABLE * int(rng.integers(2))
         d = Descriptor(
             opcode=Opcode.FLAT if flat else Opcode.WINDOW,
-            flags=Flag(int(rng.integers(4))) | tables | formats[rng.integers(3)] | Flag.INTERRUPT,
+            flags=Flag(int(rng.integers(4))) | tables | Flag.INTERRUPT,
+            out_format=int(rng.integers(3)),
             stream_bits=int(rng.integers(1, 8)),
             stationary_bits=int(rng.integers(1, 17)),
             samples=int(rng.integers(1, 9)),
@@ -221,7 +221,10 @@ async def fences(dut):
 
 BAD = (
     (Error.OPCODE, {"opcode": 0}),
-    (Error.FLAGS, {"flags": Flag.OUT16 | Flag.OUT64}),
+    (Error.OPCODE, {"opcode": 0x101}),
+    *((Error.FLAGS, changes) for changes in ({"flags": 1 << 6}, {"flags": 1 << 15}, {"out_format": 3})),
+    *((Error.RESERVED, {place.name: 1}) for place in Descriptor.places if place.field.name == "reserved"),
+    (Error.RESERVED, {"post_reserved": 1 << 191}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
     (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
     (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_BYTE}),

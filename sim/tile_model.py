@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, AcceleratorConfig
-from rtl.isa import Descriptor, Error, Flag, Opcode
+from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 from sim.golden import check_fields, result_fits, stream_fits
 
 _SPACE = 1 << 32  # addresses wrap
@@ -79,7 +79,6 @@ def _tile(
     slots = -(-count // d.sample_parts)
     plane_beats = -(-d.width // BEAT_WORDS)
     pitch = plane_beats + flat
-    out_format = 0 if d.flags & Flag.OUT16 else 2 if d.flags & Flag.OUT64 else 1
     top = y * d.stride - d.pad_top
     first = max(top, 0)
     last = 0 if flat else min(top + (rows - 1) * d.stride + 2, d.height - 1)
@@ -124,13 +123,13 @@ def _tile(
         "height": d.height,
         "width": d.width,
     }
-    above = y * d.out_width * config.rows * (2 << out_format)  # bytes of the result rows before y
+    above = y * d.out_width * config.rows * Format(d.out_format).nbytes  # bytes of the result rows before y
     store = {
         **clusters,
         "index": index,
         "end": 0,
         "interrupt": int(bool(d.flags & Flag.INTERRUPT)),
-        "format": out_format,
+        "format": d.out_format,
         "row_blocks": d.row_blocks,
         "area": rows * d.out_width,
         "block_positions": rows * d.out_width * slots,

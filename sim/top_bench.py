@@ -19,7 +19,19 @@ from cocotb.triggers import RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
 
 from rtl.config import AcceleratorConfig
-from rtl.isa import CSR, CSR_ADDRESS_BITS, DESCRIPTOR_BYTES, Control, Descriptor, Error, Flag, Irq, Opcode, Status
+from rtl.isa import (
+    CSR,
+    CSR_ADDRESS_BITS,
+    DESCRIPTOR_BYTES,
+    Control,
+    Descriptor,
+    Error,
+    Flag,
+    Format,
+    Irq,
+    Opcode,
+    Status,
+)
 from rtl.top import Accelerator
 from sim.faults import Refusing
 from sim.flat import FLAT_AXI4, connect_manager, connect_subordinate, flat_axilite
@@ -195,10 +207,9 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
         stride = int(rng.integers(1, 3))
         signs = Flag(int(rng.integers(4)))
         table_flags = Flag.STREAM_TABLE * int(rng.integers(2)) | Flag.STATIONARY_TABLE * (rng.random() < 0.2)
-        others = Flag.OUT64 * int(rng.integers(2)) | Flag.FENCE * int(rng.integers(2))
         d = Descriptor(
             opcode=Opcode.FLAT if flat else Opcode.WINDOW,
-            flags=signs | table_flags & tables | others,
+            flags=signs | table_flags & tables | Flag.FENCE * int(rng.integers(2)),
             stream_bits=int(rng.integers(1, 17)),
             stationary_bits=int(rng.integers(1, 17)),
             samples=int(rng.integers(1, 6)),
@@ -225,10 +236,11 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             stream_table=TABLES + int(rng.integers(64)),
             stationary_table=TABLES + 64 + int(rng.integers(8)),
             out_base=RESULTS,
+            out_format=int(rng.integers(3)),
         )
         d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
         d.row_groups = 3 if flat else -(-((d.tile_rows - 1) * stride + 3) // 3)
-        image_bytes = d.out_height * d.out_width * CONFIG.rows * (8 if d.flags & Flag.OUT64 else 4)
+        image_bytes = d.out_height * d.out_width * CONFIG.rows * Format(d.out_format).nbytes
         d.out_stride_m = image_bytes
         d.out_stride_n = image_bytes * (d.row_blocks << d.log2_row_parts)
         # Windows of many planes do not always fit the small buffers: take what does, whatever a table may say.

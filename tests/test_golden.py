@@ -8,7 +8,7 @@ from references import conv2d
 
 from host.lowering.layout import flat_lanes, pack_stationary, pack_stream, pack_stream_table, window_lanes
 from rtl.config import AcceleratorConfig
-from rtl.isa import Descriptor, Error, Flag, Opcode
+from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 from sim.golden import Completion, check, execute
 
 TINY = AcceleratorConfig.preset("tiny")
@@ -95,8 +95,11 @@ def test_sound_descriptors_pass():
     ("changes", "error"),
     [
         ({"opcode": 0}, Error.OPCODE),
-        ({"opcode": 3, "flags": Flag.OUT16 | Flag.OUT64, "stream_bits": 0}, Error.OPCODE),
-        ({"flags": Flag.OUT16 | Flag.OUT64, "stream_bits": 0}, Error.FLAGS),
+        ({"opcode": 3, "flags": 1 << 15, "stream_bits": 0}, Error.OPCODE),
+        ({"flags": 1 << 6, "header_reserved": 1}, Error.FLAGS),
+        ({"out_format": 3, "stream_bits": 0}, Error.FLAGS),
+        ({"sink_reserved": 1, "stream_bits": 0}, Error.RESERVED),
+        ({"post_reserved": 1 << 191, "samples": 0}, Error.RESERVED),
         ({"stream_bits": 0}, Error.PRECISION),
         ({"stream_bits": 17}, Error.PRECISION),
         ({"stationary_bits": 0, "out_base": 4}, Error.PRECISION),
@@ -245,8 +248,9 @@ def test_stationary_precision_byte_is_read_before_the_tile_is_measured(byte, err
     assert execute(TINY, memory, [descriptor]).error == error
 
 
-@pytest.mark.parametrize(("flag", "kind", "bits"), [(Flag.OUT16, "<i2", 16), (0, "<i4", 32), (Flag.OUT64, "<i8", 64)])
-def test_results_that_do_not_fit_wrap_and_are_counted(flag, kind, bits):
+@pytest.mark.parametrize("form", Format)
+def test_results_that_do_not_fit_wrap_and_are_counted(form):
+    kind, bits = f"<i{form.nbytes}", 8 * form.nbytes
     # 144 lanes of +-(2**12 - 1) * 2**15: 2**34 and more, beyond int32 only where the sign flips or the sum is large.
     x = np.zeros((1, 1, 8, 144), np.int64)
     x[..., 0, :] = 0xFFF
@@ -258,10 +262,8 @@ def test_results_that_do_not_fit_wrap_and_are_counted(flag, kind, bits):
         (STREAM, pack_stream(x, 12)),
         (STATIONARY, pack_stationary(flat_lanes(w), 16, 4, 1, 1)),
     )
-    size = 4 * np.dtype(kind).itemsize
-    descriptor = flat(
-        bits=12, stationary_bits=16, flags=Flag.STATIONARY_SIGNED | flag, out_stride_n=8 * size, out_stride_m=8 * size
-    )
+    strides = dict.fromkeys(("out_stride_n", "out_stride_m"), 8 * 4 * form.nbytes)
+    descriptor = flat(bits=12, stationary_bits=16, out_format=form, **strides)
     exact = x[0, 0] @ w.T
     limit = 1 << (bits - 1)
     done = execute(TINY, memory, [descriptor])
@@ -280,7 +282,8 @@ def test_accumulators_have_48_bits():
         width=1,
         bits=4,
         k_blocks=blocks,
-        flags=Flag.OUT64,
+        flags=Flag(0),
+        out_format=Format.INT64,
         stream_stride_c=0,
         stationary_stride_k=0,
         stationary_bits=16,

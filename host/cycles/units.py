@@ -14,7 +14,7 @@ from math import inf
 from host.cycles.bus import NEVER, Channel, Ddr
 from host.cycles.front import RECEIVED, Front, Tile
 from rtl.config import BEAT_BYTES, GROUP_LANES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
-from rtl.isa import Descriptor, Flag, Opcode
+from rtl.isa import Descriptor, Opcode
 
 #: From a run's last beat on the bus until EXEC or the table loader may take the slot that it completes.
 FILLED = RECEIVED + 2
@@ -173,7 +173,7 @@ class Store:
         return (tile.bits - 1) * self._cycles_per_quad(tile.descriptor) >= tile.bits
 
     def _cycles_per_quad(self, d: Descriptor) -> float:
-        return (1 << result_format(d)) / self._bandwidth
+        return (1 << d.out_format) / self._bandwidth
 
     def _fed(self, begin: int, quads: int, pace: float) -> tuple[int, int]:
         """Cycles of the last grant of a command, and in which its sums are there, if requests start in `begin`.
@@ -209,7 +209,7 @@ class Store:
         """Drain a tile whose results are complete in cycle `full`; return the cycle of its last request."""
         d, rows = tile.descriptor, self._config.rows
         quads = tile.area * (rows // DRAIN_ROWS)
-        size = d.tile_rows * d.out_width * rows * BEAT_BYTES // DRAIN_ROWS << result_format(d)
+        size = d.tile_rows * d.out_width * rows * BEAT_BYTES // DRAIN_ROWS << d.out_format
         now = max(self._now, tile.start)
         self._stalls.store_stall_result += max(0, full - now)
         now = max(now, full) + 1
@@ -225,7 +225,7 @@ class Store:
         """Drain the sums of a row block and sample; return the state after the last request."""
         begin = max(max(now, self.bus.free) + 1, self._taken(QUADS))
         granted, fed = self._fed(begin, quads, self._cycles_per_quad(d))
-        run = self.bus.run(now, address, quads << result_format(d), begin + DRAIN, fed + DRAIN)
+        run = self.bus.run(now, address, quads << d.out_format, begin + DRAIN, fed + DRAIN)
         self._last = run.last
         self._quads.append((quads, run.first, run.last))
         if len(self._quads) > QUADS:
@@ -240,11 +240,6 @@ class Store:
         done = self._now
         self._now += 1
         return done
-
-
-def result_format(d: Descriptor) -> int:
-    """log2 of the beats of four sums: they are int16, int32 or int64."""
-    return 0 if d.flags & Flag.OUT16 else 2 if d.flags & Flag.OUT64 else 1
 
 
 def run_addresses(tile: Tile, block: int) -> list[int]:

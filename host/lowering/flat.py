@@ -37,7 +37,7 @@ from host.lowering.tiling import MAX_SIZE, Precision, Tiling, flat_tiling
 from host.lowering.window import lower_window
 from host.qtensor import Operand
 from rtl.config import BEAT_BYTES, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.isa import Descriptor, Opcode
+from rtl.isa import Descriptor, Format, Opcode
 
 
 def lower_dot(config: AcceleratorConfig, memory_bytes: int, a: Operand, b: Operand) -> Lowered:
@@ -164,7 +164,8 @@ def _flat_program(
     stride_m = k_parts * part_blocks * stride_k
     common = {
         "opcode": Opcode.FLAT,
-        "flags": descriptor_flags(vectors, matrix, precision.out_bytes, bits is not None),
+        "flags": descriptor_flags(vectors, matrix, bits is not None),
+        "out_format": Format.of(precision.out_bytes),
         "stream_bits": vectors.bits,
         "stationary_bits": matrix.bits,
         "width": width,

@@ -123,14 +123,12 @@ def result_bytes(bound: int) -> int:
     return 2 if bound < 1 << 15 else 4 if bound < 1 << 31 else 8
 
 
-def descriptor_flags(stream: Operand, stationary: Operand, out_bytes: int, table: bool) -> Flag:
+def descriptor_flags(stream: Operand, stationary: Operand, table: bool) -> Flag:
     """Flags of a product; `table`: the streaming operand has a precision table."""
     flags = Flag(0)
     for condition, flag in (
         (stream.signed, Flag.STREAM_SIGNED),
         (stationary.signed, Flag.STATIONARY_SIGNED),
-        (out_bytes == 2, Flag.OUT16),
-        (out_bytes == 8, Flag.OUT64),
         (table, Flag.STREAM_TABLE),
     ):
         if condition:

@@ -37,7 +37,7 @@ from host.lowering.program import (
 from host.lowering.tiling import MAX_SIZE, Precision, Tiling, window_tiling
 from host.qtensor import Operand
 from rtl.config import BEAT_BYTES, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.isa import Descriptor, Opcode
+from rtl.isa import Descriptor, Format, Opcode
 
 #: Zero rows and columns that the array adds by itself above and left of an image.
 MAX_PADDING = 2
@@ -226,7 +226,7 @@ def _window_program(
     descriptors = [
         Descriptor(
             opcode=Opcode.WINDOW,
-            flags=descriptor_flags(image, kernel, precision.out_bytes, table is not None),
+            flags=descriptor_flags(image, kernel, table is not None),
             stream_bits=image.bits,
             stationary_bits=kernel.bits,
             samples=n,
@@ -250,6 +250,7 @@ def _window_program(
             stationary_base=stationary + first * words * stride_k,
             stationary_stride_k=stride_k,
             stationary_stride_m=words * stride_k,
+            out_format=Format.of(precision.out_bytes),
             out_base=results + first * block_bytes,
             out_stride_n=blocks * block_bytes,
             out_stride_m=block_bytes,

@@ -1,0 +1,28 @@
+"""Why the accelerator stops: the codes, what each means, and which of two counts."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Error(enum.IntEnum):
+    """Why the ring stopped; `ERROR_INDEX` says at which descriptor. A descriptor with several faults has the lowest."""
+
+    meaning: str  #: in words
+
+    def __new__(cls, code: int, meaning: str):
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    NONE = 0, "no error"
+    OPCODE = 1, "unknown opcode"
+    FLAGS = 2, "unknown flag bits, or an unknown result format"
+    RESERVED = 3, "a reserved byte is not zero"
+    PRECISION = 4, "bits of an operand outside 1..16"
+    ALIGNMENT = 5, "an address or stride is no multiple of 8"
+    SHAPE = 6, "a size is out of range or contradicts another, or a tile does not fit the buffers"
+    AXI_FETCH = 7, "error response while reading a descriptor or a precision table"
+    AXI_READ = 8, "error response while reading an operand"
+    AXI_WRITE = 9, "error response while writing a result"

@@ -1,0 +1,52 @@
+"""LOAD's blocks of the descriptor: where the two operands lie, and their bits."""
+
+from __future__ import annotations
+
+from .block import Block, Field, address
+from .config import MAX_BITS
+from .errors import Error
+from .tiler_block import Flag
+
+
+def _precision(operand: str, table: Flag, meaning: str) -> tuple[Field, Field]:
+    """Address of the precision bytes, and the bits where there are none."""
+    return (
+        Field("table", 32, f"address of the {operand} operand's precision {meaning}"),
+        Field(
+            "bits",
+            8,
+            f"bits of the {operand} operand, where no table says it",
+            least=1,
+            most=MAX_BITS,
+            unless=table,
+            error=Error.PRECISION,
+        ),
+    )
+
+
+STREAM = Block(
+    "stream",
+    "stream_",
+    "the streaming operand",
+    24,
+    (
+        address("base", "address of the streaming operand"),
+        address("stride_n", "bytes from sample to sample"),
+        address("stride_c", "bytes from channel block to channel block"),
+        *_precision("streaming", Flag.STREAM_TABLE, "bytes"),
+    ),
+)
+
+STATIONARY = Block(
+    "stationary",
+    "stationary_",
+    "the stationary operand",
+    24,
+    (
+        address("base", "address of the stationary operand"),
+        address("stride_n", "bytes from sample to sample; 0: all samples share it. Else tile_samples must be 1"),
+        address("stride_k", "bytes from k block to k block"),
+        address("stride_m", "bytes from row block to row block"),
+        *_precision("stationary", Flag.STATIONARY_TABLE, "byte"),
+    ),
+)

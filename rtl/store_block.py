@@ -1,0 +1,42 @@
+"""STORE's blocks of the descriptor: where results go, in which format, and room for what may happen to them before."""
+
+from __future__ import annotations
+
+from amaranth.lib import enum
+
+from .block import Block, Field, address
+from .errors import Error
+
+
+class Format(enum.IntEnum, shape=2):
+    """How results are stored: log2 of their bytes, minus 1."""
+
+    INT16 = 0  #: two bytes; results that do not fit are stored wrapped and counted
+    INT32 = 1  #: four bytes, likewise
+    INT64 = 2  #: eight bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a result."""
+        return 2 << self
+
+    @classmethod
+    def of(cls, nbytes: int) -> Format:
+        """The format of `nbytes` bytes. Raises KeyError if there is none."""
+        return {form.nbytes: form for form in cls}[nbytes]
+
+
+SINK = Block(
+    "sink",
+    "out_",
+    "the results",
+    16,
+    (
+        address("base", "address of the results"),
+        address("stride_n", "bytes from sample to sample"),
+        address("stride_m", "bytes from row block to row block"),
+        Field("format", 8, "Format", Format.INT32, most=max(Format), values=Format, error=Error.FLAGS),
+    ),
+)
+
+POST = Block("post", "post_", "room for post-processing of the results", 24)
