@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from tqdm import tqdm
 from host import QTensor, ops
 from host.backends import BOARDS, open_board
 from host.board import Board
+from host.machine import SCOPE, Machine, default_preset
 from host.nn.models import MODELS
 from host.qtensor import code_range
 from host.quantise import Precision
 from host.training.workload import Work, network, product
-from rtl.config import LANES
+from rtl.config import LANES, AcceleratorConfig
 
 #: Operand widths that FracTrain's schedules meet.
 PAIRS = ((3, 3), (3, 6), (4, 4), (4, 8), (6, 6), (6, 8), (6, 12), (8, 8), (8, 12), (8, 16))
@@ -157,7 +159,10 @@ def printable(row: dict) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m host.bench", description=__doc__.split("\n\n")[0])
     parser.add_argument("--board", default="sim", help=f"one of {', '.join(BOARDS)} (default: sim)")
-    parser.add_argument("--clusters", type=int, help="clusters of a simulated board (default: the preset's)")
+    parser.add_argument(
+        "--preset", help="configuration of the accelerator (default: zc706 where cycles are modelled, else sim)"
+    )
+    parser.add_argument("--clusters", type=int, help="clusters of it (default: the preset's)")
     parser.add_argument("--net", default="resnet8", choices=sorted(MODELS), help="network (default: resnet8)")
     parser.add_argument("--image", default="3x32x32", help="channels x height x width (default: 3x32x32)")
     parser.add_argument("--fw", type=int, default=8, help="forward bits (default: 8)")
@@ -173,12 +178,9 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch < 1:
             raise ValueError(f"--batch is {args.batch}, must be at least 1")
         precision = Precision(args.fw, args.bw)
-        options = {}
-        if args.clusters is not None:
-            from rtl.config import AcceleratorConfig
-
-            options["config"] = AcceleratorConfig.preset("sim", clusters=args.clusters)
-        board = open_board(args.board, **options)
+        preset = args.preset or default_preset(args.board)
+        changes = {} if args.clusters is None else {"clusters": args.clusters}
+        board = open_board(args.board, config=AcceleratorConfig.preset(preset, **changes))
         if "busy" not in board.counters():
             raise ValueError(f"board {args.board!r} has no clock; take one that counts cycles, such as sim")
     except (ValueError, RuntimeError) as error:
@@ -192,11 +194,14 @@ def main(arguments: list[str] | None = None) -> int:
         columns = NETWORK_COLUMNS
     seconds = time.monotonic() - start
     cycles = board.counters()["cycles"]
+    machine = Machine.of(preset, board.config)
+    print(f"{machine}; {SCOPE}")
     print_table(columns, [printable(row) for row in rows])
     print(f"{cycles:,} cycles in {seconds:.1f} s: {cycles / seconds:,.0f} cycles/s with all host work")
     if args.json:
         what = {"pairs": True} if args.pairs else {"net": args.net, "image": image, "batch": args.batch}
-        report = {**what, "board": args.board, "fw": args.fw, "bw": args.bw, "rows": rows, "seconds": seconds}
+        what |= {"board": args.board, "machine": asdict(machine), "fw": args.fw, "bw": args.bw}
+        report = {**what, "rows": rows, "seconds": seconds}
         temporary = args.json.with_suffix(".tmp")
         temporary.write_text(json.dumps(report, indent=2) + "\n")
         os.replace(temporary, args.json)

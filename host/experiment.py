@@ -26,7 +26,13 @@ from host.training.trainer import CHECKPOINT
 #: Setting of a configuration file that is no option of `host.train`: the run's name in the table.
 METHOD = "method"
 #: Settings that depend on the machine, and may be given for all runs.
-LOCAL = {"board": "board of all runs", "device": "device of board torch", "data": "data set of all runs"}
+LOCAL = {
+    "board": "board of all runs",
+    "preset": "configuration of the accelerator of all runs",
+    "clusters": "its clusters",
+    "device": "device of board torch",
+    "data": "data set of all runs",
+}
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", nargs="*", type=Path, help="TOML file of a run; none: only write the table")
     parser.add_argument("--out", type=Path, default=Path("build/experiment"), help="folder (default: %(default)s)")
     for name, text in LOCAL.items():
-        parser.add_argument(f"--{name}", help=f"{text} (default: as in its file)")
+        kind = type(getattr(TrainConfig, name))
+        parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: as in its file)")
     given = parser.parse_args(argv)
     changes = {name: value for name in LOCAL if (value := getattr(given, name)) is not None}
     try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from host import experiment
+from host.machine import Machine
 from host.train import INTERRUPTED
 from host.training.comparison import write_comparison
 from host.training.config import TrainConfig
+from rtl.config import AcceleratorConfig
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "experiments"
 CC = {"static": 1000, "pfq": 500}
@@ -23,9 +26,12 @@ def config_file(folder: Path, name: str, text: str) -> Path:
     return folder / f"{name}.toml"
 
 
-def fake_run(out: Path, *, cycles: int | None, cc: int, board: str = "golden", accuracies=(0.5, 0.8), **settings):
+def fake_run(
+    out: Path, *, cycles: int | None, cc: int, board: str = "golden", clusters=1, accuracies=(0.5, 0.8), **settings
+):
     """The files of a run of two epochs."""
     config = TrainConfig(board="golden", **settings)
+    machine = asdict(Machine.of("sim", AcceleratorConfig.preset("sim", clusters=clusters)))
     out.mkdir(parents=True, exist_ok=True)
     lines = [
         {
@@ -35,7 +41,7 @@ def fake_run(out: Path, *, cycles: int | None, cc: int, board: str = "golden", a
         for i, accuracy in enumerate(accuracies)
     ]
     summary = {
-        **{"board": board, "epochs": 2, "stage_switches": [], "config": config.to_json()},
+        **{"board": board, "machine": machine, "epochs": 2, "stage_switches": [], "config": config.to_json()},
         **{"cc": 2 * cc, "cc_static": 2 * CC["static"], "latency_static_cycles": cycles and 2 * CYCLES["static"]},
     }
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -76,6 +82,18 @@ def test_a_configuration_file_is_a_command_line(tmp_path):
     (out / "checkpoint.npz").touch()
     assert experiment.arguments(run, out) == [*wanted, "--resume"]
     assert experiment.read_run(path, {"board": "sim"}).config.board == "sim"
+
+
+def test_all_runs_may_be_given_a_configuration(tmp_path, monkeypatch):
+    path = config_file(tmp_path, "a", 'board = "golden+cycles"\n')
+    assert (experiment.read_run(path).config.preset, experiment.read_run(path).config.clusters) == ("zc706", 20)
+    given = []
+    monkeypatch.setattr(experiment, "run_all", lambda runs, out: given.extend(runs) or 0)
+    monkeypatch.setattr(experiment, "write_comparison", lambda out, names: [])
+    assert experiment.main([str(path), "--preset", "sim", "--clusters", "4", "--out", str(tmp_path)]) == 0
+    config = given[0].config
+    assert (config.preset, config.clusters, config.accelerator.clusters) == ("sim", 4, 4)
+    assert experiment.arguments(given[0], tmp_path)[-2:] == ["--preset=sim", "--clusters=4"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +167,26 @@ def test_the_table(tmp_path):
     assert text.startswith("## cnn-small on digits\n")
     assert "| SBM | 80.00% / 80.00% |" in text
     assert "| 50.0% | 45.0% | 0.900 |" in text
+    assert text.endswith("* 1 cluster (sim), 6 B/cycle to and from memory, latency 50 cycles, 200 MHz assumed\n")
+    assert "convolutions and matrix products only" in text
+
+
+def test_cycles_of_different_machines_are_not_compared(tmp_path):
+    static = {"cc": CC["static"], "schedule": "static"}
+    fake_run(tmp_path / "one", cycles=CYCLES["static"], clusters=1, **static)
+    fake_run(tmp_path / "four", cycles=CYCLES["static"] // 4, clusters=4, **static)
+    fake_run(tmp_path / "pfq", cycles=300, cc=CC["pfq"], clusters=4)
+    fake_run(tmp_path / "eight", cycles=300, cc=CC["pfq"], clusters=8)
+    fake_run(tmp_path / "nowhere", cycles=None, cc=CC["pfq"])
+    write_comparison(tmp_path)
+    rows = {row["run"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    assert rows["pfq"]["reference"] == "four"
+    assert rows["pfq"]["full"]["cycles_saving"] == pytest.approx(0.4)
+    assert (rows["pfq"]["machine"]["clusters"], rows["eight"]["machine"]["clusters"]) == (4, 8)
+    assert rows["eight"]["reference"] is None
+    # A run without cycles has none to compare, and its computation is that of any machine.
+    assert rows["nowhere"]["reference"] in ("one", "four")
+    assert rows["nowhere"]["full"]["executed_saving"] == pytest.approx(0.5)
 
 
 def test_runs_from_elsewhere(tmp_path):

@@ -242,7 +242,10 @@ def test_static_latency_is_measured_without_touching_the_run(trainer):
     # Two seconds, at 200 MHz.
     written = write_report(run.out, run.progress.records, {**summary, "cycles": 400_000_000})
     assert "cycles.png" in {path.name for path in written}
-    assert "| Seconds at 200 MHz, the target of the ZC706 build | 2.00 |" in (run.out / "report.md").read_text()
+    page = (run.out / "report.md").read_text()
+    assert "| Device seconds | 2.00 |" in page
+    assert "| Machine | 1 cluster (sim), 6 B/cycle to and from memory, latency 50 cycles, 200 MHz assumed;" in page
+    assert "convolutions and matrix products only" in page
     assert {name: array.tobytes() for name, array in run.learner.model.state().items()} == before
     assert run.learner.noise.bit_generator.state == noise
 
@@ -268,6 +271,8 @@ def test_divergence_keeps_the_checkpoint(trainer, data, tmp_path, capsys):
         ({"model": "vgg"}, "--model is 'vgg', must be one of cnn-small, resnet8"),
         ({"data": "cats"}, "no data set 'cats'"),
         ({"board": "toaster"}, "toaster"),
+        ({"preset": "huge"}, "--preset is 'huge', must be one of tiny, sim, zc706"),
+        ({"clusters": 30}, "clusters is 30, must be 1 to 20"),
         ({"epochs": 0}, "--epochs is 0, must be at least 1"),
         ({"batch": 21}, "--batch 21 leaves one sample"),
         ({"batch": 1}, "--batch is 1, must be at least 2"),

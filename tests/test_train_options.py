@@ -60,6 +60,20 @@ def test_augmented_runs_continue_bit_for_bit(tmp_path):
     assert plain["config"]["augment"] == "none"
 
 
+def test_a_run_names_its_configuration(tmp_path):
+    short = ["--board", "golden+cycles", "--epochs", "1", "--subset", "fraction=0.2"]
+    whole, one = train(tmp_path / "whole", *short), train(tmp_path / "one", *short, "--preset", "sim")
+    assert whole["machine"] == {
+        **{"preset": "zc706", "clusters": 20, "bytes_per_cycle": 6.0, "latency": 50, "clock_mhz": 200},
+    }
+    assert (one["machine"]["preset"], one["machine"]["clusters"]) == ("sim", 1)
+    assert whole["cycles"] < 0.7 * one["cycles"]
+    assert whole["latency_static_cycles"] == pytest.approx(whole["cycles"], rel=0.01)  # on the same configuration
+    _, meta = load_checkpoint(tmp_path / "whole" / "checkpoint.npz")
+    assert (meta["config"]["preset"], meta["config"]["clusters"]) == ("zc706", 20)
+    assert "Machine | 20 clusters (zc706)" in (tmp_path / "whole" / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

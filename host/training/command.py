@@ -30,9 +30,12 @@ from host.training.checkpoint import load_checkpoint, write_atomically
 from host.training.config import SCHEDULES, TrainConfig
 from host.training.report import write_report
 from host.training.trainer import CHECKPOINT, DivergedError, Trainer
+from rtl.config import PRESETS
 
 _HELP = {
     "board": "golden, torch, sim, or another name that open_board knows",
+    "preset": "configuration of the accelerator that runs or is modelled: " + ", ".join(PRESETS),
+    "clusters": "clusters of it",
     "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
     "data": "digits, a folder (MNIST and its kin, CIFAR-10, CIFAR-100), or an .npz file of JPEG images",
     "subset": "part of the data set, as classes=0-4, classes=0-4/fraction=0.5, or the rest=0.5 that this leaves",
@@ -67,6 +70,13 @@ _HELP = {
     "seed": "seed of everything random",
 }
 
+#: What an option is by default whose default says nothing by itself.
+_UNSET = {
+    **dict.fromkeys(("fw", "bw", "cp"), "the schedule's"),
+    "preset": "zc706 where cycles are modelled, else sim",
+    "clusters": "the preset's",
+}
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (diverged, or the board failed), 2 (bad input) or 130 (stopped)."""
@@ -79,7 +89,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         # A summary stands for a run that has ended, and this one has not.
         (out / "summary.json").unlink(missing_ok=True)
-        board = open_board(config.board, **({"device": config.device} if config.on_torch else {}))
+        board = open_board(
+            config.board, config=config.accelerator, **({"device": config.device} if config.on_torch else {})
+        )
     except (ValueError, OSError, RuntimeError) as error:
         return _fail(error, status=2)
     try:
@@ -116,8 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m host.train", description=__doc__.partition("\n\n")[2])
     for setting in fields(TrainConfig):
         name, default = setting.name, setting.default
-        unset = "the schedule's" if name in ("fw", "bw", "cp") else "none"
-        shown = unset if default in ((), "") else default
+        shown = _UNSET.get(name, "none" if default in ((), "") else default)
         how: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{_HELP[name]} (default: {shown})"}
         if isinstance(default, bool):
             how["action"] = argparse.BooleanOptionalAction

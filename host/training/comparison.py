@@ -13,9 +13,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from host.cycles.bus import CLOCK_MHZ
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
+from host.machine import SCOPE, Machine
 from host.training.checkpoint import write_atomically
 from host.training.cost import FULL, Cost, conversion, run_cost, saving
 from host.training.trainer import METRICS
@@ -48,6 +48,11 @@ class Result:
         """Model, data set and part of it: runs of one task can be compared."""
         config = self.summary["config"]
         return config["model"], config["data"], config["subset"]
+
+    @property
+    def machine(self) -> Machine | None:
+        """What the cycles were taken on; None for a board without a clock. Cycles of one machine can be compared."""
+        return None if self.full.cycles is None else Machine(**self.summary["machine"])
 
     @property
     def is_reference(self) -> bool:
@@ -85,6 +90,14 @@ def read_result(folder: Path) -> Result:
     return Result(folder.name, method, summary, records, full, best)
 
 
+def _reference(result: Result, results: Sequence[Result]) -> Result | None:
+    """The static FW8/BW8 run of the same task on the same machine; without a clock, on any."""
+    for other in results:
+        if other.is_reference and other.task == result.task and result.machine in (None, other.machine):
+            return other
+    return None
+
+
 def row(result: Result, reference: Result | None) -> dict[str, Any]:
     """A row of the table. Savings are against `reference`, the static FW8/BW8 run of the same task, where there is one.
 
@@ -97,6 +110,7 @@ def row(result: Result, reference: Result | None) -> dict[str, Any]:
         "data": result.task[1],
         "subset": result.task[2],
         "board": result.summary["board"],
+        "machine": None if result.machine is None else asdict(result.machine),
         "cycles_modelled": result.modelled,
         "accuracy_best": result.best.accuracy,
         "accuracy_final": result.full.accuracy,
@@ -138,9 +152,10 @@ COLUMNS = (
     ("with digits", lambda r: _text(r["full"]["digits"], ".3g")),
     ("CC to best", lambda r: _text(r["best"]["paper"], ".3g")),
     ("executed to best", lambda r: _text(r["best"]["executed"], ".3g")),
+    ("Clusters", lambda r: _text(r["machine"] and r["machine"]["clusters"], "")),
     ("Cycles", lambda r: _text(r["full"]["cycles"], ",") + " (modelled)" * r["cycles_modelled"]),
     ("to best", lambda r: _text(r["best"]["cycles"], ",")),
-    (f"Seconds at {CLOCK_MHZ} MHz", lambda r: _text(r["full"]["device_seconds"], ",.1f")),
+    ("Device seconds", lambda r: _text(r["full"]["device_seconds"], ",.1f")),
     ("DDR bytes", lambda r: _text(r["full"]["ddr_bytes"], ",")),
     ("CC saving", lambda r: _text(r["full"]["executed_saving"], ".1%")),
     ("Latency saving", lambda r: _text(r["full"]["cycles_saving"], ".1%")),
@@ -158,17 +173,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         name = " ".join(filter(None, (Path(task[1]).name, task[2])))
         parts.append(f"## {task[0]} on {name}\n\n{text}")
+    machines = dict.fromkeys(str(Machine(**r["machine"])) for r in rows if r["machine"] is not None)
     note = (
         "CC in 32-bit MACs: as the paper counts it; as executed; and with stationary operands in whole 4-bit digits. "
-        "Savings are those of the whole run against static FW8/BW8, the saving conversion is latency saving / CC "
-        "saving, for the CC as executed and for the paper's. Evaluation is not included. The clock is the target of "
-        "the ZC706 build, not that of a placed design.\n"
+        "Savings are those of the whole run against static FW8/BW8 on the same machine, the saving conversion is "
+        "latency saving / CC saving, for the CC as executed and for the paper's. Cycles, seconds, latency and "
+        f"conversion are of {SCOPE}, in training: what the host computes between them and evaluation are not "
+        "included. No placed design has met the clock that device seconds assume.\n"
     )
-    return "\n".join([*parts, note])
+    return "\n".join([*parts, note, *(f"* {machine}\n" for machine in machines)])
 
 
-def _plot(path: Path, results: Sequence[Result], label: str, values) -> bool:
-    """Test accuracy over `values(result)`, one number an epoch or None; return whether there was anything to draw."""
+def _plot(path: Path, results: Sequence[Result], label: str, values, *, on_machine: bool = False) -> bool:
+    """Test accuracy over `values(result)`, one number an epoch or None; return whether there was anything to draw.
+
+    `on_machine` says that the values belong to the runs' machines, which are then named.
+    """
     lines = {result: values(result) for result in results}
     lines = {result: xs for result, xs in lines.items() if xs is not None}
     if not lines:
@@ -177,8 +197,10 @@ def _plot(path: Path, results: Sequence[Result], label: str, values) -> bool:
         figure = Figure(figsize=(6, 3.5), layout="constrained")
         axes = figure.add_subplot()
         for result, xs in lines.items():
-            axes.plot(xs, [100 * r["test_accuracy"] for r in result.records], label=result.method, marker=".")
-        axes.set_xlabel(label)
+            name = f"{result.method}, {result.machine.size}" if on_machine else result.method
+            axes.plot(xs, [100 * r["test_accuracy"] for r in result.records], label=name, marker=".")
+        machines = dict.fromkeys(str(result.machine) for result in lines) if on_machine else ()
+        axes.set_xlabel("\n".join([label, *machines]))
         axes.set_ylabel("test accuracy (%)")
         axes.grid(alpha=0.3)
         axes.legend()
@@ -210,16 +232,15 @@ def write_comparison(out: Path, first: Sequence[str] = ()) -> list[Path]:
     if not names:
         raise ValueError(f"{out} holds no finished run yet")
     results = [read_result(out / name) for name in names]
-    references = {result.task: result for result in reversed(results) if result.is_reference}
-    rows = [row(result, references.get(result.task)) for result in results]
+    rows = [row(result, _reference(result, results)) for result in results]
     written = [out / "table.md", out / "table.json"]
     write_atomically(written[0], table(rows).encode())
     write_atomically(written[1], (json.dumps(rows, indent=2) + "\n").encode())
     for name, label, values in (
         ("accuracy_epochs.png", "epoch", lambda result: [record["epoch"] + 1 for record in result.records]),
         ("accuracy_cc.png", "CC as executed (32-bit MACs)", _totals("bit_macs", 1 / FULL)),
-        ("accuracy_cycles.png", "training cycles", _totals("cycles")),
+        ("accuracy_cycles.png", f"training cycles, {SCOPE}", _totals("cycles")),
     ):
-        if _plot(out / name, results, label, values):
+        if _plot(out / name, results, label, values, on_machine=name == "accuracy_cycles.png"):
             written.append(out / name)
     return written

@@ -8,6 +8,7 @@ from typing import Any
 
 from host.data.subset import Subset
 from host.emulation.baselines import NUMERICS
+from host.machine import default_preset
 from host.nn.mixed import Option, option_cp, parse_options
 from host.nn.models import MODELS
 from host.nn.optim import LR_SCHEDULES
@@ -21,7 +22,7 @@ from host.schedules import (
     StaticSchedule,
     cyclic_stages,
 )
-from rtl.config import MAX_BITS
+from rtl.config import MAX_BITS, PRESETS, AcceleratorConfig
 
 #: Default widths (fw, bw) of each schedule: FracTrain's four stages, CPT's narrowest and widest, else the reference
 #: that all are compared with, which DFQ and FracTrain give to the layers that have no gate.
@@ -49,6 +50,8 @@ class TrainConfig:
     Attributes
     ----------
     board, data, model, schedule : names as on the command line.
+    preset, clusters : the accelerator that runs, or whose cycles are modelled; empty and 0 for the board's own, see
+        `host.machine.default_preset`, and for as many clusters as the preset has.
     device : where the board `torch` computes, such as `cpu` or `cuda`.
     subset : part of the data set, see `host.data.subset.Subset`; empty for all of it.
     augment : `none`, or `crop-flip` for random crops and flips of the training images.
@@ -88,6 +91,8 @@ class TrainConfig:
     """
 
     board: str = "sim"
+    preset: str = ""
+    clusters: int = 0
     device: str = "cpu"
     data: str = "digits"
     subset: str = ""
@@ -127,6 +132,10 @@ class TrainConfig:
                 raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}, must be {want}")
 
         check(self.on_torch or self.device == "cpu", "device", "cpu for every board but torch")
+        object.__setattr__(self, "preset", self.preset or default_preset(self.board))
+        check(self.preset in PRESETS, "preset", "one of " + ", ".join(PRESETS))
+        object.__setattr__(self, "clusters", self.clusters or PRESETS[self.preset].clusters)
+        _ = self.accelerator  # refuses what cannot be built
         Subset.parse(self.subset)
         check(self.augment in ("none", "crop-flip"), "augment", "none or crop-flip")
         check(self.numerics in NUMERICS, "numerics", "one of " + ", ".join(NUMERICS))
@@ -210,6 +219,11 @@ class TrainConfig:
     def gate_options(self) -> tuple[Option, ...]:
         """What they choose from."""
         return parse_options(self.options, self.weight_bits)
+
+    @property
+    def accelerator(self) -> AcceleratorConfig:
+        """The configuration that runs, or whose cycles are modelled."""
+        return AcceleratorConfig.preset(self.preset, clusters=self.clusters)
 
     @property
     def on_torch(self) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from host.cycles.bus import CLOCK_MHZ, seconds
+from host.cycles.bus import seconds
+from host.machine import SCOPE, Machine
 from host.training.config import TrainConfig
 from host.training.gate_plot import plot_gates
 
@@ -19,7 +20,7 @@ _PLOTS = (
     ("loss", "training loss (mean cross-entropy)", {"training": "loss"}),
     ("accuracy", "accuracy", {"training": "train_accuracy", "test": "test_accuracy"}),
     ("bits", "bits at the end of the epoch", {"forward (FW)": "fw", "backward (BW)": "bw"}),
-    ("cycles", "training cycles so far", {"cycles": "cycles"}),
+    ("cycles", f"training cycles so far,\n{SCOPE}", {"cycles": "cycles"}),
 )
 
 
@@ -45,7 +46,8 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
         if name == "cycles":
             lines = {legend: list(accumulate(values)) for legend, values in lines.items()}
         paths.append(out / f"{name}.png")
-        _plot(paths[-1], epochs, lines, label, steps=name == "bits")
+        title = str(Machine(**summary["machine"])) if name == "cycles" else ""
+        _plot(paths[-1], epochs, lines, label, title=title, steps=name == "bits")
     if config.gated:
         paths.append(out / "gates.png")
         plot_gates(paths[-1], [window for record in records for window in record["gates"]], config.gate_options)
@@ -54,13 +56,16 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
     return paths
 
 
-def _plot(path: Path, epochs: list[int], lines: Mapping[str, list[float]], label: str, *, steps: bool) -> None:
+def _plot(
+    path: Path, epochs: list[int], lines: Mapping[str, list[float]], label: str, *, title: str, steps: bool
+) -> None:
     # A Figure of its own, without pyplot, needs no display and leaves no global state behind.
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(6, 3.5), layout="constrained")
         axes = figure.add_subplot()
         for legend, values in lines.items():
             axes.plot(epochs, values, label=legend, marker=".", drawstyle="steps-post" if steps else "default")
+        axes.set_title(title, fontsize=8)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.set_xlim(0, epochs[-1] + 0.5)
@@ -100,15 +105,14 @@ def _page(
     if summary["cycles"] is not None:
         static = summary["latency_static_cycles"]
         rows += [
+            ("Machine", f"{Machine(**summary['machine'])}; no placed design has met that clock"),
+            ("What cycles and seconds of the device are of", SCOPE),
             ("Training cycles", f"{summary['cycles']:,}, at static FW8/BW8 {static:,}"),
-            (
-                f"Seconds at {CLOCK_MHZ} MHz, the target of the ZC706 build",
-                f"{seconds(summary['cycles']):,.2f}",
-            ),
+            ("Device seconds", f"{seconds(summary['cycles']):,.2f}"),
             ("Latency saving", f"{1 - summary['cycles'] / static:.1%}"),
             ("Evaluation cycles", f"{summary['eval_cycles']:,}"),
         ]
-    rows.append(("Seconds on the host", f"{summary['seconds']:.0f}"))
+    rows.append(("Seconds that the run took here", f"{summary['seconds']:.0f}"))
     table = "".join(f"| {name} | {value} |\n" for name, value in rows)
     plots = "".join(f"\n![{Path(name).stem}]({name})\n" for name in images)
     return f"# {config.model} on {config.data}, seed {config.seed}\n\n| | |\n|---|---|\n{table}{plots}"

@@ -21,6 +21,7 @@ import numpy as np
 
 from host.board import Board
 from host.data.datasets import Dataset
+from host.machine import Machine
 from host.nn.optim import LR_SCHEDULES
 from host.quantise import Precision
 from host.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
@@ -216,6 +217,7 @@ class Trainer:
         return {
             "board": self.config.board,
             "cycles_modelled": getattr(self.board, "modelled", False),
+            "machine": asdict(Machine.of(self.config.preset, self.board.config)),
             "test_accuracy": progress.records[-1]["test_accuracy"],
             "epochs": progress.epoch,
             "iterations": progress.iteration,
