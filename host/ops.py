@@ -18,10 +18,10 @@ from math import prod
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
-from host.arrays import Array, match, to_numpy
+from host.arrays import Array, match
 from host.board import Board
 from host.geometry import check_geometry, out_size
-from host.qtensor import Operand, QTensor, code_range
+from host.qtensor import Operand, QTensor
 
 
 def conv2d(
@@ -30,15 +30,15 @@ def conv2d(
     w: QTensor,
     stride: int = 1,
     padding: int = 1,
-    sample_bits: Sequence[int] | Array | None = None,
     *,
     groups: int = 1,
 ) -> Array:
     """Convolution of x (N, C, H, W) with w (M, C, kh, kw): int64 (N, M, H', W').
 
+    The runs of x may differ in width; a run of 0 bits is skipped, its result is zero.
+
     Parameters
     ----------
-    sample_bits : width of each image, at most `x.bits`; its codes must fit. 0 skips the image, whose result is zero.
     groups : equal blocks on the diagonal of a kernel that is zero elsewhere; only these are charged.
 
     Raises
@@ -46,27 +46,24 @@ def conv2d(
     TypeError
         If an operand is no QTensor, or stride or padding no integer.
     ValueError
-        If shapes disagree or a code does not fit its bits.
+        If shapes disagree, or the runs of another operand differ in width.
     OverflowError
         If a sum might exceed int64.
     """
-    images, kernel = _operand(board, x, "conv2d: x", 4), _operand(board, w, "conv2d: w", 4)
+    images, kernel = _operand(board, x, "conv2d: x", 4, mixed=True), _operand(board, w, "conv2d: w", 4)
     n, channels = x.shape[:2]
     rows, kernel_channels, *kernel_size = w.shape
     if channels != kernel_channels:
         raise ValueError(f"conv2d: x has {channels} channels, w takes {kernel_channels}")
     check_geometry(kernel_size, stride, padding)
     size = out_size(x.shape[2:], kernel_size, stride, padding)
-    table = None if sample_bits is None else _sample_table(x, sample_bits)
-    products = n * rows * prod(size) * channels * prod(kernel_size)
-    if table is None:
-        board.charge(products // groups, x.bits, w.bits)
-    else:
-        for bits, count in zip(*np.unique(table[table > 0], return_counts=True), strict=True):
-            board.charge(products // groups * int(count) // n, int(bits), w.bits)
-    if products == 0:
+    per_image = rows * prod(size) * channels * prod(kernel_size)
+    active = [run for run in x.runs if run.bits]
+    for run in active:
+        board.charge(run.samples * per_image // groups, run.bits, w.bits)
+    if per_image * sum(run.samples for run in active) == 0:
         return _result(np.zeros((n, rows, *size), np.int64), x)
-    return _result(board.conv2d(images, kernel, stride, padding, table), x)
+    return _result(board.conv2d(images, kernel, stride, padding, x.table), x)
 
 
 def conv2d_input_grad(
@@ -129,14 +126,15 @@ def matmul(board: Board, a: QTensor, b: QTensor) -> Array:
     return _result(board.matmul(left, right), a)
 
 
-def _operand(board: Board, tensor: QTensor, name: str, dimensions: int) -> Operand:
+def _operand(board: Board, tensor: QTensor, name: str, dimensions: int, *, mixed: bool = False) -> Operand:
     """Codes of `tensor` as the board takes them. Raises ValueError or TypeError, naming the operand, if it is unfit."""
     if not isinstance(tensor, QTensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}, must be a QTensor")
     if len(tensor.shape) != dimensions:
         raise ValueError(f"{name} has shape {tensor.shape}, must have {dimensions} dimensions")
-    tensor.check(name)  # again: an array may have changed since it became a tensor
-    return Operand(board.place(tensor.codes), int(tensor.bits), bool(tensor.signed))
+    if not mixed and tensor.table is not None:
+        raise ValueError(f"{name} has samples of different widths; only x of conv2d may")
+    return Operand(board.place(tensor.codes), tensor.bits, tensor.signed)
 
 
 def _result(product: Array, first: QTensor) -> Array:
@@ -162,26 +160,3 @@ def _check_grad(
     if grad.shape != wanted:
         raise ValueError(f"{name}: g has shape {grad.shape}, the output of that convolution has {wanted}")
     return prod(wanted) * prod(kernel_shape[1:])
-
-
-def _sample_table(images: QTensor, sample_bits: Sequence[int] | Array) -> np.ndarray:
-    """Precision table, uint8 (N,). Raises ValueError if an entry is out of range or an image does not fit its entry."""
-    table = to_numpy(sample_bits)
-    count = images.shape[0]
-    if table.shape != (count,) or not np.issubdtype(table.dtype, np.integer):
-        raise ValueError(f"conv2d: sample_bits is {table.dtype}{table.shape}, must be {count} integers")
-    for n, bits in enumerate(table.tolist()):
-        if not 0 <= bits <= images.bits:
-            raise ValueError(f"conv2d: sample_bits[{n}] is {bits}, must be 0 to {images.bits}, the bits of x")
-    if prod(images.shape) and not images.is_trusted:
-        xp = array_namespace(images.codes)
-        flat = xp.reshape(images.codes, (count, -1))
-        extremes = zip(to_numpy(xp.min(flat, axis=1)), to_numpy(xp.max(flat, axis=1)), strict=True)
-        for n, (bits, values) in enumerate(zip(table.tolist(), extremes, strict=True)):
-            low, high = code_range(bits, images.signed) if bits else (-np.inf, np.inf)
-            for value in values:
-                if not low <= value <= high:
-                    raise ValueError(
-                        f"conv2d: x[{n}] holds the code {value}, {bits} bits for this image allow {low} to {high}"
-                    )
-    return table.astype(np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references import random_tensor
+from references import mixed_tensor, random_tensor
 
 from host import QTensor, open_board, ops
 from host.bench import PAIRS, figures, measured
@@ -61,10 +61,9 @@ def test_zero_planes_are_skipped(board, rng):
 def test_change_of_precision_drains_nothing(board, rng):
     """Sixteen samples of two precisions, four of one after four of the other, cost the mean of both."""
     x, w = full_range(rng, (16, 16, 16, 16), 4, False), full_range(rng, (16, 16, 3, 3), 4, True)
-    wide = QTensor(x.codes, 8, False)
 
     def busy(bits):
-        return measured(board, lambda board: ops.conv2d(board, wide, w, sample_bits=bits))["busy"]
+        return measured(board, lambda board: ops.conv2d(board, mixed_tensor(x.codes, bits, False), w))["busy"]
 
     mean = (busy([4] * 16) + busy([8] * 16)) / 2
     mixed = busy([4, 4, 4, 4, 8, 8, 8, 8] * 2)

@@ -92,8 +92,7 @@ def test_precision_per_sample(board, rng):
     """Bits come from a table in DDR; 0 skips the sample."""
     x, w = random_tensor(rng, (9, 16, 6, 6), 3, False), random_tensor(rng, (16, 16, 3, 3), 4, True)
     bits = [3, 8, 8, 0, 5, 5, 5, 16, 3]
-    wide = references.QTensor(x.codes, 16, False)
-    y = ops.conv2d(board, wide, w, sample_bits=bits)
+    y = ops.conv2d(board, references.mixed_tensor(x.codes, bits, False), w)
     expected = references.conv2d(x.codes, w.codes, 1, 1)
     expected[3] = 0
     assert np.array_equal(y, expected)

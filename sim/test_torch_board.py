@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from references import out_size, random_tensor
+from references import mixed_tensor, out_size, random_tensor
 
 from host import open_board, ops
 
@@ -29,7 +29,7 @@ def test_equal_to_the_rtl(rng):
         a, b = random_tensor(rng, (9, 40), int(bits[0]), True), random_tensor(rng, (40, 7), int(bits[1]), False)
         for operation, operands, how in (
             (ops.conv2d, (x, w, stride, padding), {}),
-            (ops.conv2d, (x, w, stride, padding), {"sample_bits": table}),
+            (ops.conv2d, (mixed_tensor(x.codes, table, x.signed), w, stride, padding), {}),
             (ops.conv2d_input_grad, (g, w, x_shape, stride, padding), {}),
             (ops.conv2d_weight_grad, (g, x, w_shape, stride, padding), {}),
             (ops.matmul, (a, b), {}),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import numpy as np
 
 from host import QTensor
-from host.qtensor import code_range
+from host.qtensor import Run, code_range
 
 
 def conv2d(x: np.ndarray, w: np.ndarray, stride: int, padding: int) -> np.ndarray:
@@ -59,6 +62,12 @@ def random_tensor(rng: np.random.Generator, shape, bits: int, signed: bool) -> Q
     if rng.random() < 0.2:
         return QTensor(rng.choice(np.array([low, high], np.int32), shape), bits, signed)
     return QTensor(rng.integers(low, high + 1, shape, dtype=np.int32), bits, signed)
+
+
+def mixed_tensor(codes: np.ndarray, table: Sequence[int], signed: bool) -> QTensor:
+    """Images whose widths are those of `table`, 0 for one that is to be skipped."""
+    runs = [Run(int(bits), len(list(run))) for bits, run in groupby(table)]
+    return QTensor.of_runs(codes, runs or [Run(1, 0)], signed)
 
 
 def double(layer):

@@ -51,9 +51,12 @@ def network(rng) -> Sequential:
 def test_operations_take_torch_tensors_on_every_board(board, torch, rng):
     x, w = random_tensor(rng, (2, 5, 7, 6), 6, False), random_tensor(rng, (4, 5, 3, 3), 5, True)
     g, a = random_tensor(rng, (2, 4, 7, 6), 7, True), random_tensor(rng, (5, 7), 8, True)
-    tx, tw, tg, ta = (QTensor(torch.from_numpy(t.codes), t.bits, t.signed) for t in (x, w, g, a))
+    tx, tw, tg, ta = (QTensor(torch.tensor(t.codes), t.bits, t.signed) for t in (x, w, g, a))
+    mixed = references.mixed_tensor(x.codes, [6, 0], False)
+    tm = QTensor.of_runs(torch.tensor(mixed.codes), mixed.runs, False)
     pairs = (
-        (ops.conv2d(board, tx, tw, sample_bits=[6, 0]), ops.conv2d(board, x, w, sample_bits=np.array([6, 0]))),
+        (ops.conv2d(board, tx, tw), ops.conv2d(board, x, w)),
+        (ops.conv2d(board, tm, tw), ops.conv2d(board, mixed, w)),
         (ops.conv2d_input_grad(board, tg, tw, x.shape), ops.conv2d_input_grad(board, g, w, x.shape)),
         (ops.conv2d_weight_grad(board, tg, tx, w.shape), ops.conv2d_weight_grad(board, g, x, w.shape)),
         (ops.matmul(board, ta, ta.transpose()), ops.matmul(board, a, a.transpose())),
@@ -62,7 +65,7 @@ def test_operations_take_torch_tensors_on_every_board(board, torch, rng):
         assert from_torch.dtype == torch.int64
         assert from_numpy.dtype == np.int64
         assert np.array_equal(from_torch.numpy(), from_numpy)
-    assert np.array_equal(pairs[1][1], references.conv2d_input_grad(g.codes, w.codes, x.shape, 1, 1))
+    assert np.array_equal(pairs[2][1], references.conv2d_input_grad(g.codes, w.codes, x.shape, 1, 1))
 
 
 def test_products_without_terms_keep_the_library(board, torch):

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from references import random_tensor
+from references import mixed_tensor, random_tensor
 
-from host import QTensor, open_board, ops
+from host import open_board, ops
 from host.backends.modelled import modelled
 from host.cycles.bus import Channel, Rate
 from host.cycles.model import CycleModel, Ddr
@@ -162,7 +162,6 @@ def run_products(board) -> list[np.ndarray]:
     return [
         ops.conv2d(board, x, w),
         ops.conv2d(board, x, point, padding=0),
-        ops.conv2d(board, x, w, sample_bits=[5, 5, 5]),
         ops.conv2d_input_grad(board, g, w, x.shape, stride=2),
         ops.conv2d_weight_grad(board, g, x, w.shape, stride=2),
         ops.matmul(board, a, b),
@@ -205,13 +204,13 @@ def test_runs_of_a_batch_add_up_to_nearly_its_cycles(widths, shape):
     rng = np.random.default_rng(seed)
     channels, rows, size, stride = shape
     table = np.sort(rng.choice(widths, 96)).astype(np.uint8)
-    x = QTensor(
-        (table > 0)[:, None, None, None] * random_tensor(rng, (96, channels, size, size), 2, False).codes, 8, False
+    x = mixed_tensor(
+        (table > 0)[:, None, None, None] * random_tensor(rng, (96, channels, size, size), 2, False).codes, table, False
     )
     w = random_tensor(rng, (rows, channels, 3, 3), 4, True)
     boards = [modelled(open_board(name)) for name in ("golden", "torch")]
     for board in boards:
-        ops.conv2d(board, x, w, stride, 1, sample_bits=table)
+        ops.conv2d(board, x, w, stride, 1)
     ours, theirs = (board.counters() for board in boards)
     assert theirs["busy"] == pytest.approx(ours["busy"], rel=0.02)
     assert theirs["exec_busy"] == ours["exec_busy"]

@@ -9,7 +9,7 @@ from choices import images
 
 from host import open_board
 from host.nn.layers import Context, Conv2d
-from host.nn.mixed import MixedPrecision, join, option_cp, parse_options, quantise_groups
+from host.nn.mixed import MixedPrecision, option_cp, parse_options
 from host.nn.mobilenet import SignedConv2d
 from host.quantise import Precision, quantise
 
@@ -66,44 +66,55 @@ def test_costs_are_those_of_fractrain(text, weight_bits, expected):
     np.testing.assert_allclose(costs, expected, atol=5e-4)
 
 
-def test_groups():
+def test_widths_of_a_batch():
     precision = mixed(((3, 6, 4, 2), (8, 12, 4, 1)))
-    assert precision.groups(3) == ((Precision(3, 6, 4), slice(0, 2)), (Precision(8, 12, 4), slice(2, 3)))
+    assert precision.activations == ((3, 2), (8, 1))
+    assert precision.gradients == ((6, 2), (12, 1))
     assert precision.weight_bits == 4
     assert precision.at_least(8) == mixed(((8, 8, 8, 2), (8, 12, 8, 1)))
-    with pytest.raises(ValueError, match="precisions of 3 samples for a batch of 4"):
-        precision.groups(4)
+    with pytest.raises(ValueError, match="widths of 3 samples for a batch of 4"):
+        quantise(np.zeros((4, 2), np.float32), precision.activations, signed=False)
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_groups_share_the_range(signed, rng):
+def test_runs_share_the_range(signed, rng):
     x = images(rng, (9, 3, 4, 4), signed=signed)
     largest = np.max(np.abs(x))
-    x[3] = -largest if signed else largest  # in the narrow group, whatever was drawn
-    groups = mixed().groups(9)
-    parts = quantise_groups(x, groups, signed=signed)
-    for q, (precision, part) in zip(parts, groups, strict=True):
-        top = 2 ** (precision.fw - 1) - 1 if signed else 2**precision.fw - 1
-        assert q.bits == precision.fw
-        assert q.scale == pytest.approx(float(largest) / top)
-        np.testing.assert_array_equal(q.codes, np.round(x[part] / np.float32(q.scale)))
-    whole, table = join(parts)
-    assert table.tolist() == [3, 3, 4, 4, 4, 4, 6, 7, 7]
-    assert table.dtype == np.uint8
-    assert (whole.bits, whole.signed) == (7, signed)
-    assert np.array_equal(whole.codes, np.concatenate([q.codes for q in parts]))
+    x[3] = -largest if signed else largest  # in a narrow run, whatever was drawn
+    q = quantise(x, mixed().activations, signed=signed)
+    assert [(run.bits, run.samples) for run in q.runs] == [(3, 2), (4, 1), (4, 3), (6, 1), (7, 2)]
+    assert (q.bits, q.signed) == (7, signed)
+    assert q.table.tolist() == [3, 3, 4, 4, 4, 4, 6, 7, 7]
+    assert q.table.dtype == np.uint8
+    for n, (bits, scale) in enumerate(zip(q.table.tolist(), q.scale, strict=True)):
+        top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+        assert scale == pytest.approx(float(largest) / top)
+        np.testing.assert_array_equal(q.codes[n], np.round(x[n] / np.float32(scale)))
+    for part, run in zip(q.parts(), q.runs, strict=True):
+        assert (part.bits, part.scale, part.shape[0], part.table) == (run.bits, run.scale, run.samples, None)
+    assert np.array_equal(np.concatenate([part.codes for part in q.parts()]), q.codes)
+
+
+def test_runs_with_ranges_of_their_own(rng):
+    x = images(rng, (5, 2, 3, 3))
+    widths = ((6, 2), (8, 1), (8, 2))
+    q = quantise(x, widths, signed=True, rng=np.random.default_rng(3), own_ranges=True)
+    noise, start = np.random.default_rng(3), 0
+    for part, (bits, count) in zip(q.parts(), widths, strict=True):
+        alone = quantise(x[start : start + count], bits, signed=True, rng=noise)
+        assert (part.bits, part.scale) == (bits, alone.scale)
+        assert np.array_equal(part.codes, alone.codes)
+        start += count
 
 
 def test_samples_of_one_width_need_no_table(rng):
     x = images(rng, (5, 2, 3, 3), signed=False)
-    parts = quantise_groups(x, mixed(((4, 6, 4, 2), (4, 8, 4, 3))).groups(5), signed=False)
-    whole, table = join(parts)
-    assert table is None
-    assert np.array_equal(whole.codes, quantise(x, 4, signed=False).codes)
+    q = quantise(x, mixed(((4, 6, 4, 2), (4, 8, 4, 3))).activations, signed=False)
+    assert q.table is None
+    assert np.array_equal(q.codes, quantise(x, 4, signed=False).codes)
 
 
 def test_bad_batches_are_refused(rng):
-    groups = mixed(((3, 6, 4, 1), (5, 6, 4, 2))).groups(3)
     for value, error, message in (
         (np.nan, FloatingPointError, "cannot quantise"),
         (np.inf, FloatingPointError, "cannot quantise"),
@@ -112,20 +123,32 @@ def test_bad_batches_are_refused(rng):
         for sample in range(3):
             x = images(rng, (3, 2, 3, 3), signed=False)
             x[sample, 1, 2, 0] = value
-            with pytest.raises(error, match=message), np.errstate(invalid="ignore"):
-                quantise_groups(x, groups, signed=False)
+            with pytest.raises(error, match=message):
+                quantise(x, ((3, 1), (5, 2)), signed=False)
+
+
+def rounded(x, bits, signed, largest, noise=None):
+    """Codes on the grid of `bits` bits up to `largest`, and their scale."""
+    top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+    scale = largest / top
+    steps = x / np.float32(scale)
+    if noise is None:
+        return np.round(steps).astype(np.int64), scale
+    up = np.floor(steps + noise.random(x.shape, dtype=np.float32))
+    return np.clip(up, -top if signed else 0, top).astype(np.int64), scale
 
 
 def alone(layer, x, dy, precision, ranges, noise, signed):
     """Both passes of one sample, in the integers of `references`: codes' products with their scales."""
     geometry = layer.stride, layer.padding
-    w = quantise(layer.params["weight"], precision.weight_bits, signed=True)
-    q = quantise(x, precision.fw, signed=signed, largest=ranges[0])
-    g = quantise(dy, precision.bw, signed=True, rng=noise, largest=ranges[1])
+    weight = layer.params["weight"]
+    w, w_scale = rounded(weight, precision.weight_bits, True, float(np.max(np.abs(weight))))
+    q, q_scale = rounded(x, precision.fw, signed, ranges[0])
+    g, g_scale = rounded(dy, precision.bw, True, ranges[1], noise)
     return (
-        (references.conv2d(q.codes, w.codes, *geometry), q.scale * w.scale),
-        (references.conv2d_input_grad(g.codes, w.codes, x.shape, *geometry), g.scale * w.scale),
-        (references.conv2d_weight_grad(g.codes, q.codes, w.shape, *geometry), g.scale * q.scale),
+        (references.conv2d(q, w, *geometry), q_scale * w_scale),
+        (references.conv2d_input_grad(g, w, x.shape, *geometry), g_scale * w_scale),
+        (references.conv2d_weight_grad(g, q, w.shape, *geometry), g_scale * q_scale),
     )
 
 
@@ -148,7 +171,9 @@ def test_a_step_is_that_of_its_samples_one_at_a_time(kernel, stride, kind, board
     dx = layer.backward(dy, context)
 
     noise, dw = np.random.default_rng(seed), 0
-    for precision, run in mixed().groups(samples):
+    end = 0
+    for precision, count in mixed().runs:
+        run = slice(end, end := end + count)
         ranges = float(np.max(np.abs(x))), float(np.max(np.abs(dy[run])))
         sums = 0
         for n in range(run.start, run.stop):

@@ -7,11 +7,11 @@ import pytest
 import references
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from references import random_tensor
+from references import mixed_tensor, random_tensor
 
 from host import QTensor, open_board, ops
 from host.lowering.program import sum_bound
-from host.qtensor import Operand
+from host.qtensor import Operand, Run
 from rtl.config import AcceleratorConfig
 
 CONFIGS = {
@@ -114,7 +114,7 @@ def test_precision_per_sample(case):
     expected = references.conv2d(x, w.codes, *how)
     # A skipped image gives zeros whatever it holds.
     x[table == 0] = random_tensor(rng, case["x"], x_bits, case["signed"][0]).codes[table == 0]
-    y = ops.conv2d(board, QTensor(x, x_bits, case["signed"][0]), w, *how, sample_bits=table)
+    y = ops.conv2d(board, mixed_tensor(x, table, case["signed"][0]), w, *how)
     assert np.array_equal(y, expected)
     assert board.bit_macs == expected[0:1].size * w.codes[0:1].size * int(table.sum()) * w_bits
 
@@ -193,10 +193,6 @@ def test_bad_tensors_are_refused(board):
     for codes in ([0.0], [True]):
         with pytest.raises(ValueError, match="integer type"):
             QTensor(codes, 4, True)
-    a = QTensor(np.zeros((2, 3), int), 4, False)
-    a.codes[1, 2] = 16
-    with pytest.raises(ValueError, match=r"matmul: b \(unsigned, 4 bits\) holds the code 16"):
-        ops.matmul(board, QTensor(np.zeros((4, 2), int), 4, True), a)
     with pytest.raises(ValueError, match="only a matrix"):
         QTensor(np.zeros((1, 2, 3), int), 4, True).transpose()
 
@@ -238,17 +234,57 @@ def test_what_is_refused_is_not_charged(board):
     assert (board.macs, board.bit_macs) == (0, 0)
 
 
-def test_bad_sample_bits_are_named(board):
-    x, w = QTensor(np.full((2, 1, 4, 4), 5), 4, False), QTensor(np.ones((1, 1, 3, 3), int), 2, True)
-    for table, message in (
-        ([4], "must be 2 integers"),
-        ([4.0, 4.0], "must be 2 integers"),
-        ([4, 5], r"sample_bits\[1\] is 5"),
-        ([-1, 4], r"sample_bits\[0\] is -1"),
-        ([4, 2], r"x\[1\] holds the code 5, 2 bits"),
+def test_a_tensor_keeps_what_was_checked(board):
+    """What becomes of the caller's array later does not matter, and the tensor's own cannot be written to."""
+    codes = np.full((2, 3), 15)
+    a = QTensor(codes, 4, False)
+    codes[1, 2] = 16
+    assert np.array_equal(ops.matmul(board, a, a.transpose()), np.full((2, 2), 3 * 15 * 15))
+    with pytest.raises(ValueError, match="read-only"):
+        a.codes[1, 2] = 16
+
+
+def test_bad_runs_are_named():
+    codes = np.full((3, 1, 4, 4), 5)
+    for runs, message in (
+        ([], r"runs of \[\] samples for a tensor of \(3, 1, 4, 4\)"),
+        ([Run(4, 2)], r"runs of \[2\] samples for a tensor of \(3, 1, 4, 4\)"),
+        ([Run(4, 2), Run(4.0, 1)], "a tensor of 4.0 bits"),
+        ([Run(4, 2), Run(17, 1)], "a tensor of 17 bits: must be an integer from 0 to 16"),
+        ([Run(-1, 2), Run(4, 1)], "a tensor of -1 bits"),
+        ([Run(4, 1), Run(2, 2)], r"run 1 of the tensor \(unsigned, 2 bits\) holds the code 5, must lie in 0 to 3"),
     ):
         with pytest.raises(ValueError, match=message):
-            ops.conv2d(board, x, w, sample_bits=table)
+            QTensor.of_runs(codes, runs, False)
+
+
+def test_runs_say_what_codes_mean():
+    codes = np.arange(8).reshape(4, 2)
+    q = QTensor.of_runs(codes, [Run(3, 1, 0.5), Run(0, 1), Run(5, 2, 0.25)], signed=False)
+    assert (q.bits, q.range, q.shape) == (5, (0, 31), (4, 2))
+    assert q.table.tolist() == [3, 0, 5, 5]
+    assert q.scale.tolist() == [0.5, 1, 0.25, 0.25]
+    assert [(part.bits, part.scale, part.codes.tolist()) for part in q.parts()] == [
+        (3, 0.5, [[0, 1]]),
+        (0, 1.0, [[2, 3]]),
+        (5, 0.25, [[4, 5], [6, 7]]),
+    ]
+    with pytest.raises(ValueError, match="only a matrix of one run"):
+        q.transpose()
+    one = QTensor(codes, 3, False, 0.5)
+    assert (one.table, one.scale, one.parts()) == (None, 0.5, [one])
+
+
+def test_only_the_images_of_a_convolution_may_differ_in_width(board):
+    mixed = mixed_tensor(np.ones((2, 2, 3, 3), int), [2, 3], False)
+    same = QTensor(np.ones((2, 2, 3, 3), int), 3, False)
+    for operation, operands, name in (
+        (ops.conv2d, (same, mixed), "w"),
+        (ops.conv2d_input_grad, (mixed, same, (2, 2, 3, 3)), "g"),
+        (ops.conv2d_weight_grad, (same, mixed, (2, 2, 3, 3)), "x"),
+    ):
+        with pytest.raises(ValueError, match=f"{operation.__name__}: {name} has samples of different widths"):
+            operation(board, *operands)
 
 
 def test_operands_of_any_layout(board, rng):

@@ -9,7 +9,7 @@ import pytest
 import references
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from references import random_tensor
+from references import mixed_tensor, random_tensor
 
 from host import QTensor, open_board, ops
 
@@ -94,9 +94,9 @@ def test_equal_to_golden_with_precision_per_sample(case):
     table = rng.integers(0, case["bits"][0] + 1, case["x"][0])
     narrow = [random_tensor(rng, case["x"][1:], max(int(bits), 1), case["signed"][0]).codes for bits in table]
     codes = np.array(narrow).reshape(case["x"])
-    x = QTensor(codes.astype(np.int64), case["bits"][0], case["signed"][0])
+    x = mixed_tensor(codes.astype(np.int64), table, case["signed"][0])
     w = random_tensor(rng, (case["w"][0], case["x"][1], *case["w"][1:]), case["bits"][1], case["signed"][1])
-    golden, ours = (ops.conv2d(board, x, w, *case["how"], sample_bits=table) for board in boards)
+    golden, ours = (ops.conv2d(board, x, w, *case["how"]) for board in boards)
     assert np.array_equal(golden, ours)
     assert all(boards[0].counters()[name] == boards[1].counters()[name] for name in ("macs", "bit_macs"))
 
@@ -117,7 +117,7 @@ def test_codes_of_every_type(dtype):
     bits = min(16, 8 * np.dtype(dtype).itemsize)
     x = QTensor(np.full((2, 3, 4, 4), -(1 << bits - 1), dtype), bits, True)
     w = QTensor(np.full((2, 3, 3, 3), -(1 << bits - 1), dtype), bits, True)
-    torches = (QTensor(torch.from_numpy(t.codes), bits, True) for t in (x, w))
+    torches = (QTensor(torch.tensor(t.codes), bits, True) for t in (x, w))
     expected = references.conv2d(x.codes, w.codes, 1, 1)
     board = open_board("torch")
     assert np.array_equal(ops.conv2d(board, x, w), expected)
@@ -148,7 +148,7 @@ def test_digits(bits, norm, signed):
 
 def test_floating_codes_give_floating_sums(rng):
     x, w = random_tensor(rng, (2, 3, 5, 5), 8, False), random_tensor(rng, (4, 3, 3, 3), 8, True)
-    qx, qw = (QTensor.trusted(torch.from_numpy(t.codes).float(), t.bits, t.signed) for t in (x, w))
+    qx, qw = (QTensor.trusted(torch.tensor(t.codes).float(), t.bits, t.signed) for t in (x, w))
     y = ops.conv2d(open_board("torch"), qx, qw)
     assert y.dtype == torch.float32
     assert np.array_equal(y.numpy(), references.conv2d(x.codes, w.codes, 1, 1))

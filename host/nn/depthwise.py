@@ -99,16 +99,11 @@ def _groups(part: slice) -> int:
 
 
 def _channels(tensor: QTensor, part: slice) -> QTensor:
-    return _with_codes(tensor, tensor.codes[:, part, ...])
+    return tensor.like(tensor.codes[:, part, ...])
 
 
 def _diagonal(kernel: QTensor, part: slice) -> QTensor:
     """Kernels (C, 1, kh, kw) of some channels as (c, c, kh, kw), zero where the channels differ."""
     codes = kernel.codes[part, ...]
     unit = array_namespace(codes).eye(codes.shape[0], dtype=codes.dtype, device=device(codes))
-    return _with_codes(kernel, codes * unit[:, :, None, None])
-
-
-def _with_codes(tensor: QTensor, codes: Array) -> QTensor:
-    make = QTensor.trusted if tensor.is_trusted else QTensor
-    return make(codes, tensor.bits, tensor.signed, tensor.scale)
+    return QTensor.trusted(codes * unit[:, :, None, None], kernel.bits, kernel.signed)

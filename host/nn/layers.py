@@ -18,8 +18,8 @@ from array_api_compat import array_namespace
 
 from host import ops
 from host.board import Board
-from host.nn.mixed import MixedPrecision, join, quantise_groups
-from host.quantise import Array, Precision, quantise, rescale, rescale_sum
+from host.nn.mixed import MixedPrecision
+from host.quantise import Array, Precision, quantise, rescale, rescale_runs, rescale_sum
 
 
 @dataclass(frozen=True)
@@ -185,34 +185,30 @@ class Conv2d(Layer):
 
     def forward(self, x: Array, context: Context) -> Array:
         precision = context.precision.at_least(self.min_bits)
-        groups = precision.groups(x.shape[0])
-        qx = quantise_groups(x, groups, signed=self.first or self.signed)
+        qx = quantise(x, precision.activations, signed=self.first or self.signed)
         qw = quantise(self.params["weight"], precision.weight_bits, signed=True)
         if context.training:
-            self._operands = groups, qx, qw
+            self._operands = precision, qx, qw
             self._input = None if context.probe is None else x
-        whole, table = join(qx)
-        how = {"stride": self.stride, "padding": self.padding}
-        y = ops.conv2d(context.board, whole, qw, **how, sample_bits=table)
+        y = ops.conv2d(context.board, qx, qw, self.stride, self.padding)
         self.macs = prod(y.shape[2:]) * prod(qw.shape)
-        return _stack([rescale(y[part, ...], q.scale * qw.scale, x) for q, (_, part) in zip(qx, groups, strict=True)])
+        return rescale(y, qx.scale * qw.scale, like=x)
 
     def backward(self, dy: Array, context: Context) -> Array | None:
-        groups, qx, qw = self._operands
-        qg = [quantise(dy[part, ...], precision.bw, signed=True, rng=context.rng) for precision, part in groups]
-        how = {"stride": self.stride, "padding": self.padding}
-        sums = [
-            (ops.conv2d_weight_grad(context.board, g, q, qw.shape, **how), g.scale * q.scale)
-            for g, q in zip(qg, qx, strict=True)
-        ]
-        self.grads["weight"] = rescale_sum(sums, like=dy)
+        precision, qx, qw = self._operands
+        qg = quantise(dy, precision.gradients, signed=True, rng=context.rng, own_ranges=True)
+        board, how = context.board, {"stride": self.stride, "padding": self.padding}
+        runs = list(zip(qg.parts(), qx.parts(), strict=True))
+        self.grads["weight"] = rescale_sum(
+            [(ops.conv2d_weight_grad(board, g, x, qw.shape, **how), g.scale * x.scale) for g, x in runs],
+            like=dy,
+        )
         if self.first:
             return None
-        parts = [
-            rescale(ops.conv2d_input_grad(context.board, g, qw, q.shape, **how), g.scale * qw.scale, like=dy)
-            for g, q in zip(qg, qx, strict=True)
-        ]
-        dx = _stack(parts)
+        dx = rescale_runs(
+            [(ops.conv2d_input_grad(board, g, qw, x.shape, **how), g.scale * qw.scale) for g, x in runs],
+            like=dy,
+        )
         if self._input is not None:
             context.probe(self._input, dx, self.signed)
         return dx
@@ -248,8 +244,3 @@ class Linear(Layer):
         self.grads["weight"] = rescale(dw, qx.scale * qg.scale, like=dy)
         dx = ops.matmul(context.board, qg, qw.transpose())
         return rescale(dx, qg.scale * qw.scale, like=dy)
-
-
-def _stack(parts: list[Array]) -> Array:
-    """Successive samples as one batch."""
-    return parts[0] if len(parts) == 1 else array_namespace(parts[0]).concat(parts)

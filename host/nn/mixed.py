@@ -1,20 +1,13 @@
-"""Batches whose samples differ in precision: how they are written down, cost, are rounded and go to a board."""
+"""Batches whose samples differ in precision: how they are written down, and what they may choose from and its cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from array_api_compat import array_namespace
-
-from host.qtensor import QTensor
-from host.quantise import Array, Precision, quantise
+from host.quantise import Precision, Widths
 
 #: What a sample may choose for a block: a precision, or None to skip the block.
 Option = Precision | None
-#: Samples of a batch that share a precision.
-Group = tuple[Precision, slice]
 
 
 @dataclass(frozen=True)
@@ -38,14 +31,15 @@ class MixedPrecision:
         """The same precisions with no operand narrower than `bits`."""
         return MixedPrecision(tuple((precision.at_least(bits), count) for precision, count in self.runs))
 
-    def groups(self, samples: int) -> tuple[Group, ...]:
-        """The runs as slices of a batch. Raises ValueError if they are not those of `samples` samples."""
-        ends = np.cumsum([count for _, count in self.runs]).tolist()
-        if ends[-1] != samples:
-            raise ValueError(f"precisions of {ends[-1]} samples for a batch of {samples}")
-        return tuple(
-            (precision, slice(end - count, end)) for (precision, count), end in zip(self.runs, ends, strict=True)
-        )
+    @property
+    def activations(self) -> Widths:
+        """Width of the activations of each run, as `host.quantise.quantise` takes it."""
+        return tuple((precision.fw, count) for precision, count in self.runs)
+
+    @property
+    def gradients(self) -> Widths:
+        """Width of the gradients of each run, as `host.quantise.quantise` takes it."""
+        return tuple((precision.bw, count) for precision, count in self.runs)
 
 
 def parse_options(text: str, weight_bits: int) -> tuple[Option, ...]:
@@ -86,29 +80,3 @@ def option_cp(option: Option) -> float:
         return 0.0
     a, g, w = option.fw, option.bw, option.weight_bits
     return 100 * (a * w + g * w + a * g) / (3 * 32 * 32)
-
-
-def quantise_groups(x: Array, groups: Sequence[Group], *, signed: bool) -> list[QTensor]:
-    """Round each group of the batch `x` to its activation bits, with the range of the whole batch.
-
-    The step alone differs between samples, as in FracTrain's code for ImageNet; see `host.quantise.quantise`.
-    """
-    if len(groups) == 1:
-        return [quantise(x, groups[0][0].fw, signed=signed)]
-    xp = array_namespace(x)
-    largest = float(xp.max(xp.abs(x)))
-    return [quantise(x[part, ...], precision.fw, signed=signed, largest=largest) for precision, part in groups]
-
-
-def join(parts: Sequence[QTensor]) -> tuple[QTensor, np.ndarray | None]:
-    """Successive groups as one tensor as wide as the widest, with its precision table.
-
-    The table, uint8 (N,), holds the width of each sample; it is None where all have the same. The scale of the result
-    means nothing: each group has its own.
-    """
-    if len(parts) == 1:
-        return parts[0], None
-    codes = array_namespace(parts[0].codes).concat([part.codes for part in parts])
-    table = np.concatenate([np.full(part.shape[0], part.bits, np.uint8) for part in parts])
-    whole = QTensor.trusted(codes, bits=max(part.bits for part in parts), signed=parts[0].signed)
-    return whole, None if np.all(table == whole.bits) else table
