@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from host import train
-from host.training.comparison import METHOD_FILE, SUMMARY, write_comparison
+from host.training.comparison import METHOD_FILE, write_comparison
 from host.training.config import TrainConfig
-from host.training.trainer import CHECKPOINT
+from host.training.folder import CHECKPOINT, SUMMARY
 
 #: Setting of a configuration file that is no option of `host.train`: the run's name in the table.
 METHOD = "method"

@@ -1,18 +1,20 @@
 """The command `python -m host.train`: options, start, progress, end.
 
 Without arguments: a small CNN on real digits on the simulated board, with FracTrain's PFQ schedule, to the end. The
-folder --out receives metrics.jsonl, summary.json, checkpoint.npz, plots and report.md. Ctrl-C stops after the current
-batch and keeps a checkpoint; --resume continues bit for bit.
+folder --out receives metrics.jsonl, summary.json, checkpoint.npz, plots and report.md; without --out every run gets a
+new one. Ctrl-C stops after the current batch and keeps a checkpoint; --resume continues bit for bit. No run is replaced
+unless --replace says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,9 @@ from host.interrupt import INTERRUPTED
 from host.nn.models import MODELS
 from host.training.checkpoint import load_checkpoint, write_atomically
 from host.training.config import SCHEDULES, TrainConfig
+from host.training.folder import CHECKPOINT, DEFAULT, SUMMARY, claim
 from host.training.report import write_report
-from host.training.trainer import CHECKPOINT, DivergedError, Trainer
+from host.training.trainer import DivergedError, Trainer
 from rtl.config import PRESETS
 
 _HELP = {
@@ -79,47 +82,52 @@ _UNSET = {
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status: 0, 1 (diverged, or the board failed), 2 (bad input) or 130 (stopped)."""
+    """Run the command; return its exit status: 0, 1 (the run failed), 2 (bad input) or 130 (stopped)."""
     options = vars(_parser().parse_args(arguments))
-    out, resume = Path(options.pop("out")), options.pop("resume")
+    resume, replace = options.pop("resume"), options.pop("replace")
     checkpoint_seconds = options.pop("checkpoint_seconds")
     try:
-        config = _settings(options, out, resume)
-        dataset = Subset.parse(config.subset).of(load_dataset(config.data))
-        out.mkdir(parents=True, exist_ok=True)
-        # A summary stands for a run that has ended, and this one has not.
-        (out / "summary.json").unlink(missing_ok=True)
-        board = open_board(
-            config.board, config=config.accelerator, **({"device": config.device} if config.on_torch else {})
-        )
+        with claim(options.pop("out"), resume=resume, replace=replace) as out:
+            config = _settings(options, out, resume)
+            dataset = Subset.parse(config.subset).of(load_dataset(config.data))
+            how = {"config": config.accelerator, **({"device": config.device} if config.on_torch else {})}
+            with closing(open_board(config.board, **how)) as board:
+                trainer = Trainer(config, board, dataset, out, checkpoint_seconds=checkpoint_seconds)
+                if resume and (out / CHECKPOINT).exists():
+                    trainer.resume()
+                elif config.init_from:
+                    trainer.start_from(Path(config.init_from))
+                if trainer.has_ended and (out / SUMMARY).exists():
+                    print(f"the run in {out} has ended; more --epochs would lengthen it")
+                    return 0
+                return _run(trainer)
     except (ValueError, OSError, RuntimeError) as error:
-        return _fail(error, status=2)
+        return _fail(str(error), status=2)
+    except KeyboardInterrupt:
+        print("interrupted before the run began", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(trainer: Trainer) -> int:
+    """From the first batch to the report; return the exit status. Whatever ends the run leaves a checkpoint."""
+    out = trainer.out
+    again = f"continue with: python -m host.train --out {shlex.quote(str(out))} --resume"
+    print(f"training in {out}", file=sys.stderr)
     try:
-        trainer = Trainer(config, board, dataset, out, checkpoint_seconds=checkpoint_seconds)
-        if resume and (out / CHECKPOINT).exists():
-            trainer.resume()
-        elif config.init_from:
-            trainer.start_from(Path(config.init_from))
-        finished = _train(trainer)
-        if not finished:
-            print(
-                f"stopped after {trainer.progress.iteration} of {trainer.iterations} iterations; "
-                f"continue with: python -m host.train --out {out} --resume",
-                file=sys.stderr,
-            )
+        if not _train(trainer):
+            done = f"{trainer.progress.iteration} of {trainer.iterations} iterations"
+            print(f"stopped after {done}; {again}", file=sys.stderr)
             return INTERRUPTED
         summary = trainer.summary()
-        write_atomically(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
         write_report(out, trainer.progress.records, summary)
     except (DivergedError, AcceleratorError) as error:
-        return _fail(error, status=1)
-    except (ValueError, OSError) as error:
-        return _fail(error, status=2)
+        return _fail(str(error), status=1)
+    except OSError as error:
+        return _fail(f"{error}; once that is mended, {again}", status=1)
     except KeyboardInterrupt:
-        print(f"interrupted; continue with: python -m host.train --out {out} --resume", file=sys.stderr)
+        print(f"interrupted; {again}", file=sys.stderr)
         return INTERRUPTED
-    finally:
-        board.close()
     print(f"test accuracy {summary['test_accuracy']:.2%}; report in {out}")
     return 0
 
@@ -136,15 +144,39 @@ def _parser() -> argparse.ArgumentParser:
             kind = _list_of(float if "float" in setting.type else int) if default == () else type(default)
             how |= {"type": kind, "metavar": name.upper()}
         parser.add_argument(f"--{name.replace('_', '-')}", **how)
-    parser.add_argument("--out", default="build/train", help="folder of the run (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out, with the settings it has")
+    parser.add_argument(
+        "--out",
+        type=_folder,
+        help=f"folder of the run (default: {DEFAULT}, or the first of {DEFAULT}-2, -3, ... behind the last run)",
+    )
+    old = parser.add_mutually_exclusive_group()
+    old.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out, or else the last one in a default folder, with the settings it has; more "
+        "--epochs lengthen it",
+    )
+    old.add_argument("--replace", action="store_true", help="begin anew in --out though it holds a run, which is lost")
     parser.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=_seconds,
         default=30.0,
         help="time between checkpoints inside an epoch; 0: after every iteration (default: %(default)s)",
     )
     return parser
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, must name a folder")
+    return Path(text)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if (value := float(text)) >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"is {text}, must be a number of seconds, 0 or more")
 
 
 def _list_of(kind: type) -> Callable[[str], tuple]:
@@ -161,15 +193,13 @@ def _list_of(kind: type) -> Callable[[str], tuple]:
 
 def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
     """The settings given, or those of the checkpoint if resuming; contradictions raise ValueError."""
-    found = (out / CHECKPOINT).exists()
-    if resume and found:
-        _, meta = load_checkpoint(out / CHECKPOINT)
-        return TrainConfig.from_json(meta["config"]).resumed_with(given)
-    if resume:
+    if not resume:
+        return TrainConfig(**given)
+    if not (out / CHECKPOINT).exists():
         print(f"{out} holds no checkpoint yet: starting from the beginning", file=sys.stderr)
-    elif found:
-        print(f"replacing the run in {out} (--resume would have continued it)", file=sys.stderr)
-    return TrainConfig(**given)
+        return TrainConfig(**given)
+    _, meta = load_checkpoint(out / CHECKPOINT)
+    return TrainConfig.from_json(meta["config"]).resumed_with(given)
 
 
 def _train(trainer: Trainer) -> bool:
@@ -216,6 +246,6 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _fail(error: Exception, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _fail(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
     return status

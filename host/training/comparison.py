@@ -18,10 +18,9 @@ from host.data.subset import Subset
 from host.machine import SCOPE, Machine
 from host.training.checkpoint import write_atomically
 from host.training.cost import FULL, Cost, conversion, run_cost, saving
-from host.training.trainer import METRICS
+from host.training.folder import METRICS, SUMMARY
 from host.training.workload import Work, network
 
-SUMMARY = "summary.json"
 METHOD_FILE = "method.txt"
 #: The static reference of the paper's figures.
 REFERENCE = {"schedule": "static", "fw": [8], "bw": [8]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import isfinite
 from typing import Any
 
 from host.data.subset import Subset
@@ -153,6 +154,10 @@ class TrainConfig:
             raise ValueError(
                 f"--schedule {self.schedule} takes {_WIDTHS[self.schedule]} of --fw and --bw each, not {len(self.fw)}"
             )
+        if self.schedule == "cpt":
+            for name in ("fw", "bw"):
+                low, high = getattr(self, name)
+                check(low <= high, name, "the least width and then the most for --schedule cpt")
         for name in ("fw", "bw", "edge_bits"):
             value = getattr(self, name)
             widths = value if isinstance(value, tuple) else (value,)
@@ -176,6 +181,9 @@ class TrainConfig:
         check(0 <= self.momentum < 1, "momentum", "from 0 to below 1")
         check(self.weight_decay >= 0, "weight_decay", "0 or more")
         check(self.seed >= 0, "seed", "0 or more")
+        for name, value in vars(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            check(all(not isinstance(number, float) or isfinite(number) for number in numbers), name, "finite")
 
     def _check_gates(self) -> None:
         options = self.gate_options
@@ -274,7 +282,7 @@ class TrainConfig:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def resumed_with(self, given: Mapping[str, Any]) -> TrainConfig:
-        """These settings, after checking that those given anew are the same.
+        """These settings with those given anew, which must be the same; only epochs may have become more.
 
         Raises
         ------
@@ -286,8 +294,8 @@ class TrainConfig:
         differing = [
             f"--{name.replace('_', '-')} {ours[name]} (now {theirs[name]})"
             for name in ours
-            if ours[name] != theirs[name]
+            if ours[name] != theirs[name] and not (name == "epochs" and theirs[name] > ours[name])
         ]
         if differing:
             raise ValueError("the checkpoint belongs to a run with " + ", ".join(differing))
-        return self
+        return wanted

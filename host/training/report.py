@@ -92,6 +92,7 @@ def _page(
         ("Board", summary["board"]),
         ("Schedule", f"{config.schedule}: {stages}"),
         ("Stage switches", "; ".join(switches) or "none"),
+        *([("Lengthened", _lengthened(summary["lengthened"]))] if summary["lengthened"] else []),
         ("Test accuracy", f"{summary['test_accuracy']:.2%}"),
         ("Epochs, iterations", f"{summary['epochs']}, {summary['iterations']}"),
         ("Computational cost (32-bit MACs)", f"{summary['cc']:.4g}, at static FW8/BW8 {summary['cc_static']:.4g}"),
@@ -116,3 +117,7 @@ def _page(
     table = "".join(f"| {name} | {value} |\n" for name, value in rows)
     plots = "".join(f"\n![{Path(name).stem}]({name})\n" for name in images)
     return f"# {config.model} on {config.data}, seed {config.seed}\n\n| | |\n|---|---|\n{table}{plots}"
+
+
+def _lengthened(times: Sequence[Mapping[str, int]]) -> str:
+    return "; ".join(f"from {time['epochs']} epochs at iteration {time['iteration']}" for time in times)

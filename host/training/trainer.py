@@ -27,6 +27,7 @@ from host.quantise import Precision
 from host.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.training.config import TrainConfig
 from host.training.cost import FULL, gate_cc
+from host.training.folder import CHECKPOINT, METRICS, remove_results
 from host.training.learner import STATIC, Learner, Step, static_reference
 from host.training.meter import COUNTERS, Meter
 from host.training.trace import GateTrace, mean_cp
@@ -34,9 +35,6 @@ from host.training.workload import network
 
 #: Windows of the gates' decisions over a run.
 WINDOWS = 200
-
-CHECKPOINT = "checkpoint.npz"
-METRICS = "metrics.jsonl"
 
 
 class DivergedError(ArithmeticError):
@@ -48,7 +46,8 @@ class Progress:
     """Where a run stands, as JSON values.
 
     `batch` counts the batches done in the current epoch, of which `loss_sum` and `correct` are sums over samples.
-    `train` and `evaluation` are counters over the run, `epoch_start` is `train` when the epoch began.
+    `train` and `evaluation` are counters over the run, `epoch_start` is `train` when the epoch began. `lengthened`
+    holds an entry for every time that the run got more epochs: the iteration it had reached and the epochs it had.
     """
 
     iteration: int = 0
@@ -62,6 +61,7 @@ class Progress:
     epoch_start: dict[str, int] = field(default_factory=dict)
     switches: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    lengthened: list[dict[str, int]] = field(default_factory=list)
 
 
 class Trainer:
@@ -99,6 +99,7 @@ class Trainer:
     ) -> bool:
         """Train to the end, or until `stop` answers true between two batches; return whether the end was reached.
 
+        Of a run that lies in the folder, results are removed and the checkpoint replaced now, and not before.
         `on_step` receives the loss and the precision of each iteration, `on_epoch` each line of metrics.jsonl.
 
         Raises
@@ -109,6 +110,7 @@ class Trainer:
         progress = self.progress
         self._meter.skip()
         started = time.monotonic() - progress.seconds
+        remove_results(self.out)
         self._save()
         while progress.epoch < self.config.epochs:
             order = np.random.default_rng([self.config.seed, 3, progress.epoch]).permutation(len(self.dataset.train))
@@ -230,6 +232,7 @@ class Trainer:
             "latency_static_method": f"measured at {STATIC}: one iteration per batch size x number of iterations",
             "eval_cycles": progress.evaluation.get("cycles"),
             "stage_switches": progress.switches,
+            "lengthened": progress.lengthened,
             "seed": self.config.seed,
             "seconds": progress.seconds,
             "config": self.config.to_json(),
@@ -286,7 +289,7 @@ class Trainer:
         learner.model.load_state(learner.placed(model))
 
     def resume(self) -> None:
-        """Continue from the checkpoint in `out`.
+        """Continue from the checkpoint in `out`, to the end that these settings give the run.
 
         Raises
         ------
@@ -296,7 +299,8 @@ class Trainer:
             If it is damaged, or belongs to a run with other settings or another model.
         """
         arrays, meta = load_checkpoint(self.out / CHECKPOINT)
-        TrainConfig.from_json(meta["config"]).resumed_with(self.config.to_json())
+        before = TrainConfig.from_json(meta["config"])
+        before.resumed_with(self.config.to_json())
         groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "velocity": {}}
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
@@ -308,3 +312,10 @@ class Trainer:
         self.trace.load_state(meta["gates"])
         learner.noise.bit_generator.state = meta["noise"]
         self.progress = Progress(**meta["progress"])
+        if self.config.epochs > before.epochs:
+            self.progress.lengthened.append({"iteration": self.progress.iteration, "epochs": before.epochs})
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all epochs are done."""
+        return self.progress.epoch == self.config.epochs
