@@ -59,14 +59,11 @@ def executed_cc(works: Sequence[Work], precision: Precision, edge_bits: int, *, 
     works : layers in order; the first and the last are never narrower than `edge_bits`.
     digits : fill the stationary operand up to whole digits. It is the weight, or of two the one that costs less.
     """
-    return (
-        sum(
-            forward_macs(work)
-            * _passes(work, precision.at_least(edge_bits) if work.first or work is works[-1] else precision, digits)
-            for work in works
-        )
-        / FULL
-    )
+    return sum(_work_cc(work, edge_precision(work, works, precision, edge_bits), digits) for work in works)
+
+
+def _work_cc(work: Work, precision: Precision, digits: bool) -> float:
+    return forward_macs(work) * _passes(work, precision, digits) / FULL
 
 
 def _own(work: Work, precision: Precision) -> Precision:
@@ -111,29 +108,31 @@ def _block(work: Work) -> str:
     return work.name.partition(".")[0]
 
 
-def gated_digits(
+def chosen_works(
     works: Sequence[Work], config: Mapping[str, Any], windows: Iterable[Mapping[str, Any]], rest: Precision
-) -> float:
-    """CC with whole digits of the windows of `host.training.trace`, gates left out; `rest` has what has no gate."""
+) -> Iterator[tuple[int, Work, Precision]]:
+    """(samples, layer, precision) of all that ran in the windows of `host.training.trace`; `rest` has what has no gate.
+
+    Edges are no narrower than `edge_bits`.
+    """
     options = parse_options(config["options"], config["weight_bits"])
     widest = max(options, key=option_cp)
-    blocks: dict[str, list[Work]] = {}
     gated = gated_works(works)
-    for work in gated:
-        blocks.setdefault(_block(work), []).append(work)
-    others = [work for work in works if work not in gated]
-    per_sample = executed_cc(others, rest, config["edge_bits"], digits=True)
-    total = 0.0
     for window in windows:
-        total += window["samples"] * per_sample
-        for name, layers in blocks.items():
-            for option, samples in zip(options, window["counts"][name], strict=True):
-                for work in layers:
-                    # Whoever skips the block still has its shortcut.
-                    precision = option if option or "shortcut" not in work.name else widest
-                    if samples and precision:
-                        total += samples * forward_macs(work) * _passes(work, precision, True) / FULL
-    return total
+        for work in works:
+            if work not in gated:
+                yield window["samples"], work, edge_precision(work, works, rest, config["edge_bits"])
+                continue
+            for option, samples in zip(options, window["counts"][_block(work)], strict=True):
+                # Whoever skips the block still has its shortcut.
+                precision = option if option or "shortcut" not in work.name else widest
+                if samples and precision:
+                    yield samples, work, precision
+
+
+def edge_precision(work: Work, works: Sequence[Work], precision: Precision, edge_bits: int) -> Precision:
+    """What a layer without a gate really has: the first and the last are never narrower than `edge_bits`."""
+    return precision.at_least(edge_bits) if work.first or work is works[-1] else precision
 
 
 def segments(summary: Mapping[str, Any], first: int, last: int) -> Iterator[tuple[int, Precision]]:
@@ -214,7 +213,8 @@ def run_cost(
             others = [work for work in works if work not in chosen]
             # cp is the cost in % of that at 32 bits, of which there are three passes.
             paper += samples * (gated * 3 * record["cp"] / 100 + paper_cc(others, rest))
-            digits += gated_digits(works, config, record["gates"], rest)
+            parts = chosen_works(works, config, record["gates"], rest)
+            digits += sum(count * _work_cc(work, precision, True) for count, work, precision in parts)
             gates += samples * gate_cc(works, len(parse_options(config["options"], config["weight_bits"])))
             begin = end
             continue
