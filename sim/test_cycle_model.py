@@ -12,15 +12,15 @@ import pytest
 from references import mixed_tensor, random_tensor
 
 from host import open_board, ops
+from host.backends.memory import MemoryBoard
 from host.backends.modelled import modelled
 from host.bench import difference, print_table
-from host.board import MemoryBoard
 from host.cycles import units as units
 from host.cycles.front import RECEIVED
 from host.cycles.model import Ddr
 from host.quantise import Precision
 from host.training.workload import Work, network, product
-from rtl import array, control, execute, store, table
+from rtl import array, control, execute, planes, store, table
 
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
@@ -83,6 +83,7 @@ def test_lengths_of_pipelines_are_those_of_the_rtl():
     assert units.READ_DELAY == execute.PIPELINE + array.timing.READ_CYCLE
     assert units.DRAIN == array.DRAIN_LATENCY + 2
     assert units.REUSE_GAP == execute.REUSE_GAP
+    assert units.LISTED == planes.PlaneLists.LATENCY
     assert (units.QUADS, units.DRAIN_ROWS) == (store.QUADS, control.DRAIN_ROWS)
     assert units.ENTRIES == table.ENTRIES
     assert RECEIVED == 1

@@ -136,8 +136,9 @@ class Pipeline:
                 filled = load.run(self._front, address, tile.run_beats)
             if block == 0:
                 number = len(self._executed)
-                execute.tile(tile.start, self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER)
-            execute.block(filled + FILLED)
+                free = self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER
+                self._executed.append(execute.tile(tile.start, free))
+            execute.block(filled + FILLED, tile.bits)
             for row_block in range(d.row_blocks):
                 for digit in range(tile.digits):
                     self._front.retry()
@@ -149,7 +150,6 @@ class Pipeline:
             execute.block_done()
         execute.tile_done()
         self._loaded.append(load.sent)
-        self._executed.append(execute.done)
         self._waiting.append((tile, execute.done + RESULT_FULL))
         if self._store.drains_freely(tile):
             self._drain(0)

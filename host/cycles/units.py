@@ -27,11 +27,13 @@ ENTRIES = 2**GROUP_LANES
 #: From a context's last entry until EXEC sees it full.
 CONTEXT_FULL = 4
 #: From a pass's last plane until the table loader, LOAD or STORE see their slot.
-CONTEXT_FREE, STREAM_FREE, RESULT_FULL = 9, 6, 19
+CONTEXT_FREE, STREAM_FREE, RESULT_FULL = 11, 8, 21
 #: Passes of fewer positions than this are followed by a gap of one cycle more.
 REUSE_GAP = 4
+#: From a slot offered to EXEC until its planes are listed, beside one cycle for each plane.
+LISTED = 1
 #: From a plane's choice to its read of the stored sum, which goes before STORE's.
-READ_DELAY = 12
+READ_DELAY = 14
 #: From a granted request to its first beat on the bus.
 DRAIN = 7
 #: Requests of STORE in flight, each four sums.
@@ -111,19 +113,25 @@ class Execute:
     def __init__(self, stalls: Stalls):
         self._stalls = stalls
         self._now = NEVER  # cycle of the next state
+        self._listing = NEVER  # cycle from which the planes of the next slot can be listed
         self.context_free = deque([NEVER] * SLOTS, maxlen=SLOTS)
         self.stream_free = deque([NEVER] * SLOTS, maxlen=SLOTS)
         self.reads: deque[tuple[int, int, int]] = deque()  # (first cycle, last cycle, planes) of reads of stored sums
         self.done = NEVER  # last plane of the newest pass
 
-    def tile(self, start: int, result_free: int) -> None:
+    def tile(self, start: int, result_free: int) -> int:
+        """Take a tile; return the cycle in which it leaves the queue."""
         now = max(self._now, start)
         self._stalls.exec_stall_result += max(0, result_free - now)
         self._now = max(now, result_free) + 1
+        return self._now - 1
 
-    def block(self, filled: int) -> None:
-        self._stalls.exec_stall_stream += max(0, filled - self._now)
-        self._now = max(self._now, filled) + 1
+    def block(self, filled: int, planes: int) -> None:
+        """Take a stream slot, whose planes have been listed by then, one a cycle."""
+        listed = max(filled, self._listing) + planes + LISTED
+        self._stalls.exec_stall_stream += max(0, listed - self._now)
+        self._now = max(self._now, listed) + 1
+        self._listing = self._now
 
     def run(self, context_full: int, positions: int, planes: int, clear: bool) -> None:
         """A pass; `clear`: it starts new sums instead of reading stored ones."""

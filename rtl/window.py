@@ -1,0 +1,166 @@
+"""From a position to the bank addresses of its window and the taps in the padding, in `LATENCY` stages."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .config import MAX_BITS, SLOTS, TAPS, AcceleratorConfig
+from .control import COL_BANKS, ROW_BANKS, step
+from .delay import delayed
+from .tiles import SIZE, exec_tile
+from .walk import Move
+
+#: Rows and columns of the window.
+SIDE = 3
+COORDINATE = signed(SIZE + 2)
+
+
+class Window(wiring.Component):
+    """The stream buffer's side of a plane-cycle.
+
+    Members
+    -------
+    tile : In(exec_tile)
+        Of the move in the same cycle.
+    slot : In(1)
+        The stream slot that is read, at `begin`.
+    begin : In(1)
+        The next move is the first of its pass.
+    move : In(Move), plane : In(4)
+        A plane of a position, in cycle t.
+    absent : In(9)
+        Flat mode: taps without a channel block, in cycle t.
+    addr, column, row, kill : Out
+        Of `rtl.control.step`, in cycle t + LATENCY.
+    """
+
+    LATENCY = 4
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        self._words = ceil_log2(config.stream_depth)
+        out = step(config)
+        super().__init__(
+            {
+                "tile": In(exec_tile(config)),
+                "slot": In(range(SLOTS)),
+                "begin": In(1),
+                "move": In(Move),
+                "plane": In(range(MAX_BITS)),
+                "absent": In(TAPS),
+                **{name: Out(out[name].shape) for name in ("addr", "column", "row", "kill")},
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        corner = self._corner(m)
+        # Constants of the tile for the stages behind the first. They follow it by a cycle, as its moves do.
+        tile = self.tile
+        late = Signal(
+            data.StructLayout({"windowed": 1, "height": SIZE, "width": SIZE, "row_words": self._words}), reset_less=True
+        )
+        m.d.sync += [
+            late.windowed.eq(~tile.flat),
+            late.height.eq(tile.height),
+            late.width.eq(tile.width),
+            late.row_words.eq(tile.row_words),
+        ]
+        self._padding(m, corner, late)
+        self._addresses(m, corner, late)
+        return m
+
+    def _corner(self, m: Module) -> Signal:
+        """Where the window of the present position stands: registers that `begin` and `move` lead from one to the next.
+
+        Returns them: `y` and `x` of the window's corner in the image, the row bank of its top row, and the words at
+        which its sample and its group of three rows begin.
+        """
+        tile, move = self.tile, self.move
+        corner = Signal(
+            data.StructLayout(
+                {"y": COORDINATE, "x": COORDINATE, "bank": 2, "sample": self._words, "group": self._words}
+            ),
+            reset_less=True,
+        )
+        first_x = Signal(COORDINATE)
+        m.d.sync += first_x.eq(-tile.left)
+        last_bank = corner.bank == ROW_BANKS - 1
+        over = last_bank | (tile.stride[1] & (corner.bank != 0))  # into the next group
+        turned = Mux(tile.stride[1], Mux(over, corner.bank - 1, 2), Mux(over, 0, corner.bank + 1))
+        with m.If(self.begin | move.row_end):
+            m.d.sync += corner.x.eq(first_x)
+        with m.Elif(move.last):
+            m.d.sync += corner.x.eq(corner.x + tile.stride)
+        with m.If(self.begin | move.image_end):
+            m.d.sync += [corner.y.eq(tile.top), corner.bank.eq(0), corner.group.eq(0)]
+        with m.Elif(move.row_end):
+            m.d.sync += [
+                corner.y.eq(corner.y + tile.stride),
+                corner.bank.eq(turned),
+                corner.group.eq(corner.group + Mux(over, tile.row_words, 0)),
+            ]
+        with m.If(self.begin):
+            m.d.sync += corner.sample.eq(self.slot * self._config.stream_slot)
+        with m.Elif(move.image_end):
+            m.d.sync += corner.sample.eq(corner.sample + tile.sample_words)
+        return corner
+
+    def _padding(self, m: Module, corner, late) -> None:
+        """Taps outside the image. A negative coordinate is a large one without its sign."""
+        outside = {}
+        for axis, limit in (("y", late.height), ("x", late.width)):
+            for i in range(SIDE):
+                at = Signal(COORDINATE, name=f"{axis}{i}", reset_less=True)
+                beyond = Signal(name=f"{axis}{i}_outside", reset_less=True)
+                m.d.sync += [at.eq(corner[axis] + i), beyond.eq(late.windowed & (at.as_unsigned() >= limit))]
+                outside[axis, i] = beyond
+        absent = delayed(m, self.absent, 2, "absent")
+        kill = Signal(TAPS, reset_less=True)
+        for tap in range(TAPS):
+            m.d.sync += kill[tap].eq(absent[tap] | outside["y", tap // SIDE] | outside["x", tap % SIDE])
+        m.d.comb += self.kill.eq(delayed(m, kill, self.LATENCY - 3, "kill"))
+
+    def _addresses(self, m: Module, corner, late) -> None:
+        """Bank (i, j): the words of the window's row in row bank i, the plane in it, the beat of column bank j."""
+
+        def register(name: str, value):
+            signal = Signal(self._words, name=name, reset_less=True)
+            m.d.sync += signal.eq(value)
+            return signal
+
+        def multiples(name: str, value) -> Array:
+            """0 to 3 times `value`, which is a register."""
+            return Array([0, value, value << 1, register(f"{name}_times_3", value + (value << 1))])
+
+        tile, low = self.tile, ceil_log2(COL_BANKS)
+        bank = delayed(m, corner.bank, self.LATENCY, "bank")
+        x = delayed(m, corner.x, 1, "x")
+        first = x[:low]  # column bank of the window's left column
+        m.d.comb += [self.row.eq(bank), self.column.eq(delayed(m, first, self.LATENCY - 1, "first_column"))]
+
+        # A plane's words, as a product of two bits and two.
+        pitches = multiples("plane_pitch", register("plane_pitch", tile.plane_pitch))
+        lower = register("lower_planes", pitches[self.plane[:2]])
+        upper = register("upper_planes", pitches[self.plane[2:]])
+        plane = register("plane_words", lower + (upper << 2))
+
+        base = register("image_words", corner.sample + corner.group)
+        top_bank = delayed(m, corner.bank, 1, "top_bank")
+        group_words = register("group_words", Mux(tile.flat, tile.row_words, 0))
+        groups = multiples("group_words", group_words)
+        rows, columns = [], []
+        for i in range(ROW_BANKS):  # banks above the top row's hold the rows of the next group of three
+            row = register(f"row{i}_words", base + Mux(i < top_bank, late.row_words, 0))
+            rows.append(register(f"row{i}_plane_words", row + plane))
+        for j in range(COL_BANKS):
+            tap = (j - first)[:low]  # window column that bank j holds
+            beat = register(f"column{j}_beat", (x >> low) + (j < first))
+            group = register(f"column{j}_group", groups[tap])
+            columns.append(register(f"column{j}_words", beat + group))
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                m.d.comb += self.addr[i][j].eq(register(f"bank{i}{j}", row + column))
