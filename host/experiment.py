@@ -22,6 +22,7 @@ from host import train
 from host.training.comparison import METHOD_FILE, write_comparison
 from host.training.config import TrainConfig
 from host.training.folder import CHECKPOINT, SUMMARY
+from host.training.records import read_summary
 
 #: Setting of a configuration file that is no option of `host.train`: the run's name in the table.
 METHOD = "method"
@@ -105,7 +106,7 @@ def is_finished(run: Run, out: Path) -> bool:
     """Whether the run in `out` has ended. Raises ValueError if it had other settings."""
     if not (out / SUMMARY).exists():
         return False
-    had, wanted = json.loads((out / SUMMARY).read_text())["config"], run.config.to_json()
+    had, wanted = read_summary(out)["config"], run.config.to_json()
     differing = [
         f"{key} = {_toml(had.get(key))} (now {_toml(wanted.get(key))})"
         for key in sorted(had.keys() | wanted.keys())

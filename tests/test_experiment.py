@@ -36,6 +36,7 @@ def fake_run(
     lines = [
         {
             **{"epoch": i, "iteration": 23 * (i + 1), "test_accuracy": accuracy, "stage_switches": []},
+            **{"loss": 0.5, "train_accuracy": accuracy, "fw": config.fw[-1], "bw": config.bw[-1], "seconds": 1.5 * i},
             **{"cycles": cycles, "ddr_bytes": cycles, "bit_macs": 1024 * cc, "macs": 16 * cc},
         }
         for i, accuracy in enumerate(accuracies)

@@ -19,6 +19,7 @@ from host.training import checkpoint
 from host.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from host.training.config import TrainConfig
 from host.training.report import write_report
+from host.training.summary import summarise
 from host.training.trainer import DivergedError, Trainer
 from rtl.config import AcceleratorConfig
 
@@ -233,7 +234,7 @@ def test_static_latency_is_measured_without_touching_the_run(trainer):
     assert run.run()
     before = {name: array.tobytes() for name, array in run.learner.model.state().items()}
     noise = run.learner.noise.bit_generator.state
-    summary = run.summary()
+    summary = summarise(run.config, run.board, run.dataset, run.progress)
     # The clock rounds down at each reading: two batch sizes, so the result may be short by a cycle per iteration.
     assert abs(summary["latency_static_cycles"] - summary["cycles"]) <= ITERATIONS
     assert summary["cc"] == summary["cc_static"]

@@ -36,9 +36,12 @@ class SGD:
         return dict(self.velocity)
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        """Replace all velocities; names of another model raise ValueError."""
+        """Replace all velocities; names or shapes of another model raise ValueError."""
         if state.keys() != self.velocity.keys():
             raise ValueError("optimiser state of another model")
+        for name, array in state.items():
+            if tuple(array.shape) != tuple(self.velocity[name].shape):
+                raise ValueError(f"optimiser state of another model: {name} is {tuple(array.shape)}")
         self.velocity = dict(state)
 
 

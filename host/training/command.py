@@ -28,10 +28,11 @@ from host.emulation.baselines import NUMERICS
 from host.errors import AcceleratorError
 from host.interrupt import INTERRUPTED
 from host.nn.models import MODELS
-from host.training.checkpoint import load_checkpoint, write_atomically
+from host.training.checkpoint import Checkpoint, write_atomically
 from host.training.config import SCHEDULES, TrainConfig
 from host.training.folder import CHECKPOINT, DEFAULT, SUMMARY, claim
 from host.training.report import write_report
+from host.training.summary import summarise
 from host.training.trainer import DivergedError, Trainer
 from rtl.config import PRESETS
 
@@ -118,7 +119,7 @@ def _run(trainer: Trainer) -> int:
             done = f"{trainer.progress.iteration} of {trainer.iterations} iterations"
             print(f"stopped after {done}; {again}", file=sys.stderr)
             return INTERRUPTED
-        summary = trainer.summary()
+        summary = summarise(trainer.config, trainer.board, trainer.dataset, trainer.progress)
         write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
         write_report(out, trainer.progress.records, summary)
     except (DivergedError, AcceleratorError) as error:
@@ -198,8 +199,7 @@ def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
     if not (out / CHECKPOINT).exists():
         print(f"{out} holds no checkpoint yet: starting from the beginning", file=sys.stderr)
         return TrainConfig(**given)
-    _, meta = load_checkpoint(out / CHECKPOINT)
-    return TrainConfig.from_json(meta["config"]).resumed_with(given)
+    return Checkpoint.read(out / CHECKPOINT).config.resumed_with(given)
 
 
 def _train(trainer: Trainer) -> bool:

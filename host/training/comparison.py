@@ -19,6 +19,7 @@ from host.machine import SCOPE, Machine
 from host.training.checkpoint import write_atomically
 from host.training.cost import FULL, Cost, conversion, run_cost, saving
 from host.training.folder import METRICS, SUMMARY
+from host.training.records import read_records, read_summary
 from host.training.workload import Work, network
 
 METHOD_FILE = "method.txt"
@@ -76,8 +77,7 @@ def _shapes(model: str, data: str, subset: str) -> tuple[tuple[Work, ...] | None
 def read_result(folder: Path) -> Result:
     """The run in `folder`. Raises ValueError if its files are damaged or do not fit together."""
     try:
-        summary = json.loads((folder / SUMMARY).read_text())
-        records = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+        summary, records = read_summary(folder), read_records(folder)
         if len(records) != summary["epochs"]:
             raise ValueError(f"{METRICS} has {len(records)} epochs, {SUMMARY} {summary['epochs']}")
         works, samples = _shapes(*(summary["config"][name] for name in ("model", "data", "subset")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
-from typing import Any
+from typing import Any, get_type_hints
 
 from host.data.subset import Subset
 from host.emulation.baselines import NUMERICS
@@ -23,6 +23,7 @@ from host.schedules import (
     StaticSchedule,
     cyclic_stages,
 )
+from host.training.forms import check
 from rtl.config import MAX_BITS, PRESETS, AcceleratorConfig
 
 #: Default widths (fw, bw) of each schedule: FracTrain's four stages, CPT's narrowest and widest, else the reference
@@ -276,9 +277,12 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Rebuild settings; ones that this program does not have raise ValueError."""
+        """Rebuild settings; ones that this program does not have, or of another type, raise ValueError."""
+        check(values, dict[str, Any], "the settings")
         if strange := sorted(values.keys() ^ {field.name for field in fields(cls)}):
             raise ValueError(f"the settings differ from this program's in: {', '.join(strange)}")
+        for name, kind in get_type_hints(cls).items():
+            check(values[name], kind, f"the setting {name}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
     def resumed_with(self, given: Mapping[str, Any]) -> TrainConfig:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,16 @@ import numpy as np
 
 from host.board import Board
 from host.data.datasets import Dataset
-from host.machine import Machine
 from host.nn.optim import LR_SCHEDULES
 from host.quantise import Precision
-from host.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from host.training.checkpoint import Checkpoint, Progress, load_checkpoint, write_atomically
 from host.training.config import TrainConfig
-from host.training.cost import FULL, gate_cc
 from host.training.folder import CHECKPOINT, METRICS, remove_results
-from host.training.learner import STATIC, Learner, Step, static_reference
+from host.training.forms import blamed_on, check
+from host.training.learner import Learner, Step
 from host.training.meter import COUNTERS, Meter
+from host.training.records import Lengthening
 from host.training.trace import GateTrace, mean_cp
-from host.training.workload import network
 
 #: Windows of the gates' decisions over a run.
 WINDOWS = 200
@@ -39,29 +37,6 @@ WINDOWS = 200
 
 class DivergedError(ArithmeticError):
     """The loss is no longer a finite number."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands, as JSON values.
-
-    `batch` counts the batches done in the current epoch, of which `loss_sum` and `correct` are sums over samples.
-    `train` and `evaluation` are counters over the run, `epoch_start` is `train` when the epoch began. `lengthened`
-    holds an entry for every time that the run got more epochs: the iteration it had reached and the epochs it had.
-    """
-
-    iteration: int = 0
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    seconds: float = 0.0
-    train: dict[str, int] = field(default_factory=dict)
-    evaluation: dict[str, int] = field(default_factory=dict)
-    epoch_start: dict[str, int] = field(default_factory=dict)
-    switches: list[dict[str, Any]] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    lengthened: list[dict[str, int]] = field(default_factory=list)
 
 
 class Trainer:
@@ -212,62 +187,24 @@ class Trainer:
         progress.batch, progress.loss_sum, progress.correct = 0, 0.0, 0
         progress.epoch_start = dict(progress.train)
 
-    def summary(self) -> dict[str, Any]:
-        """The content of summary.json; for a run that has reached its end."""
-        progress, train = self.progress, self.progress.train
-        static = static_reference(self.config, self.board, self.dataset)
-        return {
-            "board": self.config.board,
-            "cycles_modelled": getattr(self.board, "modelled", False),
-            "machine": asdict(Machine.of(self.config.preset, self.board.config)),
-            "test_accuracy": progress.records[-1]["test_accuracy"],
-            "epochs": progress.epoch,
-            "iterations": progress.iteration,
-            **{name: train.get(name) for name in COUNTERS},
-            # Computational cost as in FracTrain, section 4.1: MACs * (bits_a / 32) * (bits_b / 32), all three passes.
-            "cc": train["bit_macs"] / FULL,
-            "cc_gates": self._gate_cc(),  # on the host, in floating point, beside what the board was charged
-            "cc_static": static["bit_macs"] / FULL,
-            "latency_static_cycles": static.get("cycles"),
-            "latency_static_method": f"measured at {STATIC}: one iteration per batch size x number of iterations",
-            "eval_cycles": progress.evaluation.get("cycles"),
-            "stage_switches": progress.switches,
-            "lengthened": progress.lengthened,
-            "seed": self.config.seed,
-            "seconds": progress.seconds,
-            "config": self.config.to_json(),
-        }
-
-    def _gate_cc(self) -> float:
-        """32-bit MACs of the gates over the run."""
-        config, dataset = self.config, self.dataset
-        if not config.gated:
-            return 0.0
-        works = network(config.model, dataset.image, dataset.classes)
-        return gate_cc(works, len(config.gate_options)) * len(dataset.train) * self.progress.epoch
-
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         """Write the checkpoint, then the metrics, which a resumed run can always rebuild from it."""
         self._meter.add_to(self.progress.train)
         learner = self.learner
-        arrays = {f"model/{name}": array for name, array in learner.model.state().items()}
-        arrays |= {f"velocity/{name}": array for name, array in learner.optimiser.state().items()}
-        meta = {
-            "config": self.config.to_json(),
-            "progress": asdict(self.progress),
-            "schedule": self.schedule.state(),
-            "gates": self.trace.state(),
-            "noise": learner.noise.bit_generator.state,
-        }
-        save_checkpoint(self.out / CHECKPOINT, arrays, meta)
-        self._write_metrics()
+        Checkpoint(
+            config=self.config,
+            progress=self.progress,
+            schedule=self.schedule.state(),
+            gates=self.trace.state(),
+            noise=learner.noise.bit_generator.state,
+            model=learner.model.state(),
+            velocity=learner.optimiser.state(),
+        ).write(self.out / CHECKPOINT)
+        lines = "".join(json.dumps(record) + "\n" for record in self.progress.records)
+        write_atomically(self.out / METRICS, lines.encode())
         self._saved_at = time.monotonic()
-
-    def _write_metrics(self) -> None:
-        text = "".join(json.dumps(record) + "\n" for record in self.progress.records)
-        write_atomically(self.out / METRICS, text.encode())
 
     def start_from(self, folder: Path) -> None:
         """Begin with the weights and running statistics of the run in `folder`, whose model must be the same.
@@ -281,12 +218,14 @@ class Trainer:
         ValueError
             If it is damaged, or belongs to another model.
         """
-        arrays, _ = load_checkpoint(folder / CHECKPOINT)
+        path = folder / CHECKPOINT
+        arrays, _ = load_checkpoint(path)
         model = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
         learner = self.learner
-        if self.config.gated:
-            model = learner.model.completed(model)
-        learner.model.load_state(learner.placed(model))
+        with blamed_on(path):
+            if self.config.gated:
+                model = learner.model.completed(model)
+            learner.model.load_state(learner.placed(model))
 
     def resume(self) -> None:
         """Continue from the checkpoint in `out`, to the end that these settings give the run.
@@ -298,22 +237,44 @@ class Trainer:
         ValueError
             If it is damaged, or belongs to a run with other settings or another model.
         """
-        arrays, meta = load_checkpoint(self.out / CHECKPOINT)
-        before = TrainConfig.from_json(meta["config"])
-        before.resumed_with(self.config.to_json())
-        groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "velocity": {}}
-        for name, array in arrays.items():
-            group, _, rest = name.partition("/")
-            groups[group][rest] = array
-        learner = self.learner
-        learner.model.load_state(learner.placed(groups["model"]))
-        learner.optimiser.load_state(learner.placed(groups["velocity"]))
-        self.schedule.load_state(meta["schedule"])
-        self.trace.load_state(meta["gates"])
-        learner.noise.bit_generator.state = meta["noise"]
-        self.progress = Progress(**meta["progress"])
-        if self.config.epochs > before.epochs:
-            self.progress.lengthened.append({"iteration": self.progress.iteration, "epochs": before.epochs})
+        path = self.out / CHECKPOINT
+        saved, learner = Checkpoint.read(path), self.learner
+        saved.config.resumed_with(self.config.to_json())
+        with blamed_on(path):
+            self._check(saved)
+            learner.model.load_state(learner.placed(saved.model))
+            learner.optimiser.load_state(learner.placed(saved.velocity))
+            self.schedule.load_state(saved.schedule)
+            learner.noise.bit_generator.state = saved.noise
+            _ = self.schedule.precision, self.schedule.cp  # of a stage that there is
+        self.trace.load_state(saved.gates)
+        self.progress = saved.progress
+        if self.config.epochs > saved.config.epochs:
+            lengthening: Lengthening = {"iteration": saved.progress.iteration, "epochs": saved.config.epochs}
+            self.progress.lengthened.append(lengthening)
+
+    def _check(self, saved: Checkpoint) -> None:
+        """Raise ValueError if the numbers of a checkpoint do not fit together."""
+        progress = saved.progress
+        if not 0 <= progress.epoch <= saved.config.epochs or len(progress.records) != progress.epoch:
+            raise ValueError(
+                f"epoch {progress.epoch} of {saved.config.epochs}, with records of {len(progress.records)}"
+            )
+        if (
+            not 0 <= progress.batch <= self.batches
+            or progress.iteration != progress.epoch * self.batches + progress.batch
+        ):
+            raise ValueError(
+                f"iteration {progress.iteration} in batch {progress.batch} of epoch {progress.epoch}; an epoch has "
+                f"{self.batches} batches"
+            )
+        own, theirs = self.schedule.state(), saved.schedule
+        if own.keys() != theirs.keys():
+            raise ValueError(f"state of another schedule: {', '.join(sorted(own.keys() ^ theirs.keys()))} not in both")
+        for name, value in own.items():
+            check(theirs[name], list[float] if isinstance(value, list) else type(value), f"the schedule's {name}")
+        if theirs.get("iteration", progress.iteration) != progress.iteration:
+            raise ValueError(f"the schedule is in iteration {theirs['iteration']}, the run in {progress.iteration}")
 
     @property
     def has_ended(self) -> bool:

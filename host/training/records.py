@@ -1,0 +1,107 @@
+"""What the files of a run hold: the lines of metrics.jsonl and summary.json. These types are their description."""
+
+# Without postponed annotations, which would hide from Python 3.11 which keys of a TypedDict are required.
+
+import json
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, get_type_hints
+
+from host.training.config import TrainConfig
+from host.training.folder import METRICS, SUMMARY
+from host.training.forms import blamed_on, check
+
+
+class StageSwitch(TypedDict):
+    """A change of stage, in force from `iteration` on; `forced` if PFQ's guard made it. `cp` is None without gates."""
+
+    iteration: int
+    epoch: int
+    stage: int
+    fw: int
+    bw: int
+    cp: float | None
+    forced: bool
+
+
+class Lengthening(TypedDict):
+    """More epochs for a run that had `epochs`, given when it had come to `iteration`."""
+
+    iteration: int
+    epochs: int
+
+
+class GateWindow(TypedDict):
+    """What the gates chose in some iterations, see `host.training.trace.GateTrace`."""
+
+    iteration: int
+    steps: int
+    samples: int
+    cp: float
+    push: float
+    target: float
+    counts: dict[str, list[int]]
+
+
+class TraceState(TypedDict):
+    """Windows of a trace that have ended since the last epoch, and the one in progress."""
+
+    done: list[GateWindow]
+    open: GateWindow | None
+
+
+class Record(TypedDict):
+    """An epoch: a line of metrics.jsonl.
+
+    Iterations and seconds count from the beginning of the run, costs belong to the training of this epoch, fw and bw
+    to its end. What a board cannot tell is None.
+    """
+
+    epoch: int
+    iteration: int
+    loss: float
+    train_accuracy: float
+    test_accuracy: float
+    fw: int
+    bw: int
+    cycles: int | None
+    macs: int | None
+    bit_macs: int | None
+    ddr_bytes: int | None
+    stage_switches: list[StageSwitch]
+    seconds: float
+    cp: NotRequired[float]
+    gates: NotRequired[list[GateWindow]]
+
+
+class Summary(TypedDict):
+    """Of summary.json, what is read again by programs; `Trainer.summary` writes more."""
+
+    board: str
+    epochs: int
+    cc: float
+    cc_static: float
+    latency_static_cycles: int | None
+    stage_switches: list[StageSwitch]
+    config: dict[str, Any]
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The content of summary.json. Raises ValueError, naming the file, if that is no summary."""
+    path = folder / SUMMARY
+    with blamed_on(path):
+        summary = json.loads(path.read_bytes())
+        check(summary, Summary, "the summary")
+        kinds = get_type_hints(TrainConfig)
+        for name, value in summary["config"].items():  # older runs may lack some
+            check(value, kinds.get(name, Any), f"the setting {name}")
+    return summary
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl. Raises ValueError, naming the file, if one is no record of an epoch."""
+    path = folder / METRICS
+    with blamed_on(path):
+        records = [json.loads(line) for line in path.read_bytes().splitlines()]
+        for number, record in enumerate(records, 1):
+            check(record, Record, f"line {number}")
+    return records

@@ -1,0 +1,51 @@
+"""The summary of a run that has ended: its results and costs, beside those of the same run at static FW8/BW8."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from host.board import Board
+from host.data.datasets import Dataset
+from host.machine import Machine
+from host.training.checkpoint import Progress
+from host.training.config import TrainConfig
+from host.training.cost import FULL, gate_cc
+from host.training.learner import STATIC, static_reference
+from host.training.meter import COUNTERS
+from host.training.workload import network
+
+
+def summarise(config: TrainConfig, board: Board, dataset: Dataset, progress: Progress) -> dict[str, Any]:
+    """The content of summary.json. The static reference is measured on `board`."""
+    train = progress.train
+    static = static_reference(config, board, dataset)
+    return {
+        "board": config.board,
+        "cycles_modelled": getattr(board, "modelled", False),
+        "machine": asdict(Machine.of(config.preset, board.config)),
+        "test_accuracy": progress.records[-1]["test_accuracy"],
+        "epochs": progress.epoch,
+        "iterations": progress.iteration,
+        **{name: train.get(name) for name in COUNTERS},
+        # Computational cost as in FracTrain, section 4.1: MACs * (bits_a / 32) * (bits_b / 32), all three passes.
+        "cc": train["bit_macs"] / FULL,
+        "cc_gates": _gate_cc(config, dataset, progress.epoch),  # on the host, beside what the board was charged
+        "cc_static": static["bit_macs"] / FULL,
+        "latency_static_cycles": static.get("cycles"),
+        "latency_static_method": f"measured at {STATIC}: one iteration per batch size x number of iterations",
+        "eval_cycles": progress.evaluation.get("cycles"),
+        "stage_switches": progress.switches,
+        "lengthened": progress.lengthened,
+        "seed": config.seed,
+        "seconds": progress.seconds,
+        "config": config.to_json(),
+    }
+
+
+def _gate_cc(config: TrainConfig, dataset: Dataset, epochs: int) -> float:
+    """32-bit MACs of the gates over the run; they compute in floating point."""
+    if not config.gated:
+        return 0.0
+    works = network(config.model, dataset.image, dataset.classes)
+    return gate_cc(works, len(config.gate_options)) * len(dataset.train) * epochs
