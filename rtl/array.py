@@ -5,21 +5,21 @@ from __future__ import annotations
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
-from . import cluster as timing
 from .cells import Select
 from .cluster import Cluster
 from .config import ACC_BITS, AcceleratorConfig
 from .control import DRAIN_ROWS, drain, fill, step, table_step
+from .delay import delayed
 from .hierarchy import Macro
+from .result import ResultBank
+from .timing import array_timing
 
-#: From a granted drain request to its sums.
-DRAIN_LATENCY = 5
-#: From a plane-cycle's step to its stored sum: until then a result slot is not complete.
-STORE_LATENCY = timing.STORE_CYCLE + 3
-#: From a plane-cycle's step to the read of the tables, and of the stream buffer.
-TABLE_READ_LATENCY = timing.CONTEXT_CYCLE + 2
-STREAM_READ_LATENCY = 2
+#: Clusters whose sums are multiplexed in one cycle on the way out.
+NEIGHBOURS = 4
+#: From a granted drain request to its sums: out of the cluster, a register, the choice among neighbours, and of those.
+DRAIN_LATENCY = Cluster.DRAIN_LATENCY + 3
 
 
 class ClusterArray(wiring.Component):
@@ -54,46 +54,39 @@ class ClusterArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-
-        def delayed(value, cycles: int, name: str, *, control: bool = False):
-            """`value`, `cycles` later. Control bits are reset, data is not."""
-            for i in range(cycles):
-                stage = Signal.like(value, name=f"{name}_{i + 1}", reset_less=not control)
-                m.d.sync += stage.eq(value)
-                value = stage
-            return value
+        timing = array_timing(config)
 
         s = self.step
-        context = delayed(s.context, timing.CONTEXT_CYCLE, "context")
-        weight = delayed(Mux(s.valid, s.weight, 0), timing.WEIGHT_CYCLE, "weight", control=True)
-        write = delayed(s.valid & s.last, timing.STORE_CYCLE, "write", control=True)
-        position = delayed(s.position, timing.READ_CYCLE, "position")
-        write_addr = delayed(position, timing.STORE_CYCLE - timing.READ_CYCLE, "write_addr")
+        context = delayed(m, s.context, timing.context, "context")
+        weight = delayed(m, Mux(s.valid, s.weight, 0), timing.weight, "weight", control=True)
+        write = delayed(m, s.valid & s.last, timing.store, "write", control=True)
+        position = delayed(m, s.position, timing.read, "position")
+        write_addr = delayed(m, position, timing.store - timing.read, "write_addr")
         select = Signal(Select)
         m.d.comb += select.eq(Mux(s.first, Mux(s.clear, Select.ZERO, Select.C), Select.ACC))
-        select = delayed(select, timing.SELECT_CYCLE, "select")
+        select = delayed(m, select, timing.select, "select")
 
         # The read port of the result buffers serves plane-cycles first, drain requests in the other cycles.
-        reads = delayed(s.valid & s.first & ~s.clear, timing.READ_CYCLE, "reads", control=True)
+        reads = delayed(m, s.valid & s.first & ~s.clear, timing.read, "reads", control=True)
         m.d.comb += self.drain_grant.eq(~reads)
         read_addr = Mux(reads, position, self.drain.position)
-        quad = delayed(self.drain.quad, 1, "quad")
-        chosen = delayed(self.drain.cluster, DRAIN_LATENCY - 1, "chosen")
+        quad = delayed(m, self.drain.quad, ResultBank.READ_LATENCY, "quad")
+        chosen = delayed(m, self.drain.cluster, DRAIN_LATENCY - 2, "chosen")
         m.d.comb += self.drained_valid.eq(
-            delayed(self.drain_request & ~reads, DRAIN_LATENCY, "drained_valid", control=True)
+            delayed(m, self.drain_request & ~reads, DRAIN_LATENCY, "drained_valid", control=True)
         )
 
         broadcasts = {
             "fill": self.fill,
             "table": self.table,
             "addr": s.addr,
-            "column": delayed(s.column, timing.COLUMN_CYCLE, "column"),
-            "row": delayed(s.row, timing.KILL_CYCLE, "row"),
-            "kill": delayed(s.kill, timing.KILL_CYCLE, "kill"),
+            "column": delayed(m, s.column, timing.column, "column"),
+            "row": delayed(m, s.row, timing.row, "row"),
+            "kill": delayed(m, s.kill, timing.row, "kill"),
             "context": context,
-            "unsigned_digit": delayed(s.unsigned_digit, timing.BIAS_CYCLE, "unsigned_digit"),
+            "unsigned_digit": delayed(m, s.unsigned_digit, timing.bias, "unsigned_digit"),
             "weight": weight.as_signed(),
-            "upper": delayed(s.upper, timing.WEIGHT_CYCLE, "upper"),
+            "upper": delayed(m, s.upper, timing.weight, "upper"),
             "read_addr": read_addr,
             "select": select,
             "write": write,
@@ -109,5 +102,13 @@ class ClusterArray(wiring.Component):
             sums = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained{i}", reset_less=True)
             m.d.sync += sums.eq(cluster.drained)
             drained.append(sums)
-        m.d.sync += self.drained.as_value().eq(Array(drained)[chosen])
+        # First the choice among neighbours, then among what they chose.
+        bits = ceil_log2(NEIGHBOURS)
+        far = delayed(m, chosen[bits:], 1, "far")
+        nearby = []
+        for first in range(0, config.clusters, NEIGHBOURS):
+            choice = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained_from{first}", reset_less=True)
+            m.d.sync += choice.eq(Array(drained[first : first + NEIGHBOURS])[chosen[:bits]])
+            nearby.append(choice)
+        m.d.sync += self.drained.as_value().eq(Array(nearby)[far] if len(nearby) > 1 else nearby[0])
         return m

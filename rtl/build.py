@@ -26,7 +26,7 @@ from .utilisation import RESOURCES, Utilisation
 from .yosys import YOSYS
 
 #: Units that stay modules of their own in the netlist, so that each is synthesised once.
-MACROS = ("pe", "cluster")
+MACROS = ("pe", "row_group", "cluster")
 #: Parts of the accelerator that are flattened into the top. The report shows what each costs when synthesised alone.
 PARTS = ("csr", "fetch", "tiler", "load", "execute", "store", "table", "reader", "writer", "arbiter")
 

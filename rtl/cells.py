@@ -12,8 +12,6 @@ from amaranth.lib.wiring import In, Out
 
 from .config import ACC_BITS
 
-#: Cycles from an accumulator's `sum` to its `o`.
-ACCUMULATOR_LATENCY = 4
 #: Power of two by which `Accumulator.upper` moves its operand.
 UPPER_SHIFT = 12
 
@@ -108,13 +106,16 @@ class Accumulator(wiring.Component):
     sum : In(signed(13)), upper : In(1), weight : In(signed(18))
         In cycle t.
     c : In(signed(48)), select : In(Select)
-        In cycle t + 2.
+        In cycle t + 2, `BASE_DELAY`.
     o : Out(signed(48))
-        In cycle t + 4, `ACCUMULATOR_LATENCY`.
+        In cycle t + 4, `LATENCY`.
 
     The xc7 variant is one DSP48E1 (UG479): the pre-adder passes either port A (the sum) or port D (the sum times
     2**12), the multiplier applies the weight, the ALU adds P, C or nothing. Its registers are A and D, AD, M and P.
     """
+
+    BASE_DELAY = 2
+    LATENCY = 4
 
     def __init__(self, sum_bits: int = 13, *, vendor: str = "generic"):
         self._sum_bits, self._vendor = sum_bits, vendor

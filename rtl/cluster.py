@@ -1,7 +1,6 @@
-"""A cluster: stream buffer, tables, processing elements, accumulators. It only wires.
+"""A cluster: stream buffer, tables, groups of rows, accumulators. It only wires.
 
-All control is broadcast and registered here once; the pipeline from a bank address to the stored sum takes
-`STORE_CYCLE` cycles after that register.
+All control is broadcast and registered here once; `rtl.timing` says in which cycle after that register each is used.
 """
 
 from __future__ import annotations
@@ -14,21 +13,12 @@ from amaranth.utils import ceil_log2
 from .cells import Select
 from .config import ACC_BITS, TAPS, AcceleratorConfig
 from .control import DRAIN_ROWS, drain, fill, step, table_step
+from .delay import delayed
 from .hierarchy import Macro
-from .pe import processing_element
 from .result import ResultBank
+from .row_group import GROUP_ROWS, RowGroup
 from .stream_buffer import StreamBuffer
 from .table import SubsetSums
-
-# Cycle in which each control input is used, counted from that of `addr`. `rtl.array` delays the broadcasts to match.
-COLUMN_CYCLE = 1
-KILL_CYCLE = 2
-CONTEXT_CYCLE = 3
-BIAS_CYCLE = 7
-WEIGHT_CYCLE = 8
-READ_CYCLE = 9
-SELECT_CYCLE = 10
-STORE_CYCLE = 12
 
 
 class Cluster(wiring.Component):
@@ -39,9 +29,12 @@ class Cluster(wiring.Component):
     fill, take : the fill bus and this cluster's share of it
     table : In(control.table_step)
     addr, column, row, kill, context, unsigned_digit, weight, upper, select, read_addr, write, write_addr :
-        One plane-cycle, each at its own cycle (see the constants above).
-    quad, drained : see `ResultBank`; `quad` comes one cycle after `read_addr`, `drained` three after `read_addr`.
+        One plane-cycle, each at its own cycle (see `rtl.timing.ArrayTiming`).
+    quad, drained : see `ResultBank`. `drained` comes `DRAIN_LATENCY` cycles after `read_addr`.
     """
+
+    #: The register of `read_addr`, the reading of the sums, the choice of four of them.
+    DRAIN_LATENCY = 1 + ResultBank.READ_LATENCY + 1
 
     macro = "cluster"
 
@@ -99,21 +92,23 @@ class Cluster(wiring.Component):
         ]
 
         m.submodules.result = result = ResultBank(config)
-        unit = processing_element(config)
-        unsigned_digit = local("unsigned_digit")
-        context = local("context")
-        for row in range(config.rows):
-            m.submodules[f"pe{row}"] = pe = Macro(unit, config)
+        # The write of an entry goes along with the entry. `table` comes one cycle after the step that makes the entry.
+        write = delayed(m, table.write, SubsetSums.ENTRY_LATENCY - 1, "write")
+        entry = delayed(m, table.entry, SubsetSums.ENTRY_LATENCY - 1, "entry")
+        entry_context = delayed(m, table.context, SubsetSums.ENTRY_LATENCY - 1, "entry_context")
+        for first in range(0, config.rows, GROUP_ROWS):
+            m.submodules[f"rows{first}"] = rows = Macro(RowGroup, config)
             m.d.comb += [
-                pe.plane.eq(stream.plane),
-                pe.context.eq(context),
-                pe.unsigned_digit.eq(unsigned_digit),
-                pe.entries.eq(subsets.entries),
-                pe.entry_address.eq(table.entry),
-                pe.entry_context.eq(table.context),
-                pe.write.eq(table.write[row]),
-                result.sums[row].eq(pe.sum),
+                rows.plane.eq(stream.plane),
+                # These two have no register here: the group's own is theirs.
+                rows.context.eq(self.context),
+                rows.unsigned_digit.eq(self.unsigned_digit),
+                rows.entries.eq(subsets.entries),
+                rows.entry_address.eq(entry),
+                rows.entry_context.eq(entry_context),
+                rows.write.eq(write[first : first + GROUP_ROWS]),
             ]
+            m.d.comb += [result.sums[first + row].eq(rows.sums[row]) for row in range(GROUP_ROWS)]
         m.d.comb += [
             result.weight.eq(local("weight")),
             result.upper.eq(local("upper")),

@@ -16,7 +16,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .array import STORE_LATENCY, STREAM_READ_LATENCY, TABLE_READ_LATENCY, timing
 from .cells import UPPER_SHIFT
 from .config import DIGIT_BITS, MAX_BITS, SLOTS, AcceleratorConfig
 from .control import step
@@ -24,15 +23,13 @@ from .delay import delayed
 from .loop import Loop
 from .planes import PlaneLists
 from .tiles import exec_tile
+from .timing import array_timing
 from .unpack import StreamSlot
 from .walk import Walk
 from .window import Window
 
 #: Cycles from a plane being chosen to its step on the output: the walk's register, then the window's stages.
 PIPELINE = 1 + Window.LATENCY
-#: A position's stored sum may be read again this many cycles after its last plane. Only passes of fewer positions
-#: than this can come too early; they are followed by a gap.
-REUSE_GAP = timing.STORE_CYCLE - timing.READ_CYCLE + 1
 
 
 class Loops(NamedTuple):
@@ -72,7 +69,7 @@ class Execute(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self._config = config
+        self._config, self._timing = config, array_timing(config)
         super().__init__(
             {
                 "i": In(stream.Signature(exec_tile(config))),
@@ -93,7 +90,7 @@ class Execute(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.planes = planes = PlaneLists()
-        m.submodules.walk = walk = Walk(self._config, REUSE_GAP)
+        m.submodules.walk = walk = Walk(self._config, self._timing.reuse)
         m.submodules.window = window = Window(self._config)
         wiring.connect(m, wiring.flipped(self.stream_slots), planes.i)
 
@@ -153,7 +150,8 @@ class Execute(wiring.Component):
         tile_done = Signal()
         contexts = self._tokens(m, "contexts", 0, self.context_full, begin)
         results = self._tokens(m, "results", SLOTS, self.result_free, tile_begun)
-        gap = Signal(range(REUSE_GAP + 1))
+        # Only a pass of fewer positions than `reuse` can come too early to its stored sums; a gap follows it.
+        gap = Signal(range(self._timing.reuse + 1))
         block_ended = Signal()
         with m.If(ended):
             m.d.sync += block_ended.eq(loops.block_done)
@@ -195,15 +193,15 @@ class Execute(wiring.Component):
                         m.next = "BLOCK"
             with m.State("GAP"):
                 m.d.sync += gap.eq(gap + 1)
-                with m.If(gap == REUSE_GAP):
+                with m.If(gap == self._timing.reuse):
                     m.next = "PASS"
                     with m.If(block_ended):
                         m.next = "BLOCK"
 
         for pulse, token, delay, name in (
-            (walk.done, self.context_free, TABLE_READ_LATENCY, "context_freed"),
-            (walk.done & loops.block_done, self.stream_free, STREAM_READ_LATENCY, "stream_freed"),
-            (tile_done, self.result_full, STORE_LATENCY, "result_filled"),
+            (walk.done, self.context_free, self._timing.context_free, "context_freed"),
+            (walk.done & loops.block_done, self.stream_free, self._timing.stream_free, "stream_freed"),
+            (tile_done, self.result_full, self._timing.result_full, "result_filled"),
         ):
             history = Signal(PIPELINE + delay, name=name)
             m.d.sync += history.eq(Cat(pulse, history))

@@ -26,8 +26,8 @@ UNSIGNED_BIAS = 32 * GROUPS
 ENTRIES = 2**GROUP_LANES
 
 
-class _PE(wiring.Component):
-    """Ports of a processing element.
+class ProcessingElement(wiring.Component):
+    """Ports of a processing element. Another one derives from this and states its own latencies.
 
     Members
     -------
@@ -65,7 +65,7 @@ class _PE(wiring.Component):
         super().__init__(self.ports(config))
 
 
-class TablePE(_PE):
+class TablePE(ProcessingElement):
     """Subset sums in LUTRAM: RAM32M holds two contexts of 16 entries."""
 
     def elaborate(self, platform):
@@ -115,7 +115,7 @@ class TablePE(_PE):
         return m
 
 
-class PopcountPE(_PE):
+class PopcountPE(ProcessingElement):
     """AND and popcount over the four bits of every digit, taken from the single-lane entries of the table writes."""
 
     def elaborate(self, platform):
@@ -155,6 +155,6 @@ class PopcountPE(_PE):
         return m
 
 
-def processing_element(config: AcceleratorConfig) -> type[_PE]:
+def processing_element(config: AcceleratorConfig) -> type[ProcessingElement]:
     """The class that `config.pe` names."""
     return {"table": TablePE, "popcount": PopcountPE}[config.pe]

@@ -7,7 +7,7 @@ digits and k blocks left in the result buffer, and returns there after its last 
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -27,16 +27,19 @@ class ResultBank(wiring.Component):
     sums : In(array of signed(13)), weight : In(signed(18)), upper : In(1)
         In cycle t. A weight of 0 leaves the accumulators alone.
     read_addr : In
-        In cycle t + 1: the position whose stored sums the accumulators start from, or one to drain.
+        The position whose stored sums the accumulators start from, or one to drain; `READ_LATENCY` cycles before
+        `select`.
     select : In(Select)
-        In cycle t + 2.
+        In cycle t + `Accumulator.BASE_DELAY`.
     write, write_addr : In
-        In cycle t + 4, where the accumulators show the result of cycle t.
+        In cycle t + `Accumulator.LATENCY`, where the accumulators show the result of cycle t.
     quad : In
-        Rows 4 * quad to 4 * quad + 3, presented one cycle after `read_addr`.
+        Rows 4 * quad to 4 * quad + 3, presented `READ_LATENCY` cycles after `read_addr`.
     drained : Out(4 * 48)
         Their sums, one cycle later.
     """
+
+    READ_LATENCY = 2
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -66,6 +69,9 @@ class ResultBank(wiring.Component):
             write.addr.eq(self.write_addr),
             write.en.eq(self.write),
         ]
+        # A block RAM is slow to show its word: nothing but a register follows it.
+        stored = Signal(rows * ACC_BITS, reset_less=True)
+        m.d.sync += stored.eq(read.data)
         for row in range(rows):
             m.submodules[f"acc{row}"] = acc = Accumulator(vendor=self._config.vendor)
             m.d.comb += [
@@ -73,8 +79,8 @@ class ResultBank(wiring.Component):
                 acc.weight.eq(self.weight),
                 acc.upper.eq(self.upper),
                 acc.select.eq(self.select),
-                acc.c.eq(read.data.word_select(row, ACC_BITS).as_signed()),
+                acc.c.eq(stored.word_select(row, ACC_BITS).as_signed()),
                 write.data.word_select(row, ACC_BITS).eq(acc.o),
             ]
-        m.d.sync += self.drained.eq(read.data.word_select(self.quad, DRAIN_ROWS * ACC_BITS))
+        m.d.sync += self.drained.eq(stored.word_select(self.quad, DRAIN_ROWS * ACC_BITS))
         return m

@@ -27,14 +27,16 @@ class StreamBuffer(wiring.Component):
     addr : In(address of every bank)
         Presented in cycle t.
     column : In(2)
-        Presented in cycle t + 1.
+        Presented in cycle t + 2, `COLUMN_DELAY`.
     row, kill : In(2), In(9)
-        Presented in cycle t + 2.
+        Presented in cycle t + 3, `ROW_DELAY`.
     plane : Out(144)
-        Lane tap * 16 + channel, in cycle t + 3.
+        Lane tap * 16 + channel, in cycle t + 4, `LATENCY`.
     """
 
-    LATENCY = 3
+    COLUMN_DELAY = 2
+    ROW_DELAY = 3
+    LATENCY = 4
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -65,7 +67,10 @@ class StreamBuffer(wiring.Component):
                     read.addr.eq(self.addr[i][j]),
                     read.en.eq(1),
                 ]
-                words[i][j] = read.data
+                # A block RAM is slow to show its word: nothing but a register follows it.
+                word = Signal(WORD_CHANNELS, name=f"word{i}{j}", reset_less=True)
+                m.d.sync += word.eq(read.data)
+                words[i][j] = word
 
         # First level: three columns, starting at bank `column`.
         columns = [[Signal(WORD_CHANNELS, name=f"col{i}{t}", reset_less=True) for t in range(3)] for i in range(3)]

@@ -37,10 +37,13 @@ class SubsetSums(wiring.Component):
     -------
     fill, take : see `StreamBuffer`
     step : In(control.table_step)
-        `fetch_addr` in cycle t makes its beat arrive with `capture` in cycle t + 1; `start`, `lane` and `leave` in
-        cycle t show the entry in cycle t + 1.
+        `fetch_addr` in cycle t belongs to `capture` in cycle t + 1, which has its beat in the row two cycles later, in
+        time for a `start` in that cycle. `lane` and `leave` in cycle t show the entry in cycle t + 2, `ENTRY_LATENCY`,
+        and so does `start` the first.
     entries : Out(36 * 6)
     """
+
+    ENTRY_LATENCY = 2
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -66,26 +69,34 @@ class SubsetSums(wiring.Component):
             read.en.eq(1),
         ]
 
+        # A block RAM is slow to show its word: nothing but a register follows it.
+        beat = Signal(BEAT_BITS, reset_less=True)
+        capture = Signal(TAPS, reset_less=True)
+        m.d.sync += [beat.eq(read.data), capture.eq(self.step.capture)]
         fetched = Signal(LANES * DIGIT_BITS, reset_less=True)
         current = Signal(LANES * DIGIT_BITS, reset_less=True)
         for tap in range(TAPS):
-            with m.If(self.step.capture[tap]):
-                m.d.sync += fetched.word_select(tap, BEAT_BITS).eq(read.data)
+            with m.If(capture[tap]):
+                m.d.sync += fetched.word_select(tap, BEAT_BITS).eq(beat)
         with m.If(self.step.start):
             m.d.sync += current.eq(fetched)
 
+        # The digits are chosen in one cycle and added in the next.
+        start = Signal(reset_less=True)
+        leave = Signal(reset_less=True)
+        digits_signed = Signal(reset_less=True)
+        m.d.sync += [start.eq(self.step.start), leave.eq(self.step.leave), digits_signed.eq(self.step.signed)]
         for g in range(GROUPS):
             entry = Signal(ENTRY_BITS, name=f"entry{g}", reset_less=True)
             digits = Array(current.word_select(g * GROUP_LANES + lane, DIGIT_BITS) for lane in range(GROUP_LANES))
-            digit = Signal(DIGIT_BITS, name=f"digit{g}")
-            m.d.comb += digit.eq(digits[self.step.lane])
-            extended = Cat(digit, (digit[-1] & self.step.signed).replicate(ENTRY_BITS - DIGIT_BITS))
-            with m.If(self.step.start):
-                m.d.sync += entry.eq(Mux(self.step.signed, 0, Const(-32, ENTRY_BITS)))
-            with m.Else():
-                # One adder for both: the bit below the least significant one carries the two's complement's one in.
-                term = Cat(self.step.leave, extended ^ self.step.leave.replicate(ENTRY_BITS))
-                m.d.sync += entry.eq((Cat(Const(1, 1), entry) + term)[1:])
+            digit = Signal(DIGIT_BITS, name=f"digit{g}", reset_less=True)
+            m.d.sync += digit.eq(digits[self.step.lane])
+            extended = Cat(digit, (digit[-1] & digits_signed).replicate(ENTRY_BITS - DIGIT_BITS))
+            # One adder for all: the bit below the least significant one carries the two's complement's one in, and a
+            # start adds nothing to the empty sum.
+            empty = Mux(digits_signed, 0, Const(-32, ENTRY_BITS))
+            term = Cat(leave, extended ^ leave.replicate(ENTRY_BITS))
+            m.d.sync += entry.eq((Cat(Const(1, 1), Mux(start, empty, entry)) + Mux(start, 0, term))[1:])
             m.d.comb += self.entries.word_select(g, ENTRY_BITS).eq(entry)
         return m
 

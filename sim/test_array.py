@@ -11,10 +11,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 
-from rtl.array import DRAIN_LATENCY, STORE_LATENCY, ClusterArray
+from rtl.array import DRAIN_LATENCY, ClusterArray
 from rtl.config import ACC_BITS, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
 from rtl.control import DRAIN_ROWS, ROW_BANKS, drain, fill, step
 from rtl.table import TableLoader, WeightSlot
+from rtl.timing import array_timing
 from sim.array_model import ClusterModel
 from sim.bench import run
 from sim.streams import StreamSource, start
@@ -182,7 +183,7 @@ async def passes_and_drains(dut):
             for model in models:
                 model.step(s)
         dut.step.value = 0
-        await ClockCycles(dut.clk, STORE_LATENCY)
+        await ClockCycles(dut.clk, array_timing(CONFIG).result_full)
         dut.context_free.value = 1
         await RisingEdge(dut.clk)
         dut.context_free.value = 0

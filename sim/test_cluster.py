@@ -9,11 +9,13 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from rtl import cluster as timing
 from rtl.cells import Select
 from rtl.cluster import Cluster
 from rtl.config import ACC_BITS, BEAT_WORDS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
 from rtl.control import DRAIN_ROWS, ROW_BANKS, fill, step, table_step
+from rtl.result import ResultBank
+from rtl.table import SubsetSums
+from rtl.timing import array_timing
 from sim.array_model import ClusterModel
 from sim.bench import run
 from sim.streams import start
@@ -21,6 +23,7 @@ from sim.streams import start
 CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
 FILL, TABLE, ADDR = fill(CONFIG), table_step(CONFIG), step(CONFIG)["addr"].shape
 POSITIONS = 10
+TIMING = array_timing(CONFIG)
 PORTS = [name for name, member in Cluster.ports(CONFIG).items() if name != "drained"]
 
 
@@ -52,7 +55,7 @@ def write_tables(script: Script, cycle: int, context: int, signed: bool) -> int:
         for tap in range(TAPS):
             steps[cycle + tap]["fetch_addr"] = row * TAPS + tap
             steps[cycle + tap + 1]["capture"] = 1 << tap
-        first = cycle + TAPS + 1
+        first = cycle + TAPS + 2
         for entry in range(16):
             gray = entry ^ entry >> 1
             lane = (entry & -entry).bit_length() - 1 if entry else 0
@@ -62,7 +65,7 @@ def write_tables(script: Script, cycle: int, context: int, signed: bool) -> int:
         for when, values in steps.items():
             script.at(when, "table", packed(TABLE, values))
         cycle = first + 17
-    return cycle
+    return cycle + SubsetSums.ENTRY_LATENCY  # on their way to the rows
 
 
 @cocotb.test()
@@ -110,31 +113,32 @@ async def passes(dut):
                 # addr 7 was never written here: its words are unknown
                 s["addr"] = [[8 if a == 7 else a for a in row] for row in s["addr"]]
                 script.at(cycle, "addr", packed(ADDR, s["addr"]))
-                script.at(cycle + timing.COLUMN_CYCLE, "column", s["column"])
-                script.at(cycle + timing.KILL_CYCLE, "row", s["row"])
-                script.at(cycle + timing.KILL_CYCLE, "kill", s["kill"])
-                script.at(cycle + timing.CONTEXT_CYCLE, "context", context)
-                script.at(cycle + timing.BIAS_CYCLE, "unsigned_digit", int(not signed))
-                script.at(cycle + timing.WEIGHT_CYCLE, "weight", s["weight"] & (1 << 18) - 1)
-                script.at(cycle + timing.WEIGHT_CYCLE, "upper", s["upper"])
+                script.at(cycle + TIMING.column, "column", s["column"])
+                script.at(cycle + TIMING.row, "row", s["row"])
+                script.at(cycle + TIMING.row, "kill", s["kill"])
+                script.at(cycle + TIMING.context, "context", context)
+                script.at(cycle + TIMING.bias, "unsigned_digit", int(not signed))
+                script.at(cycle + TIMING.weight, "weight", s["weight"] & (1 << 18) - 1)
+                script.at(cycle + TIMING.weight, "upper", s["upper"])
                 if s["first"]:
-                    script.at(cycle + timing.READ_CYCLE, "read_addr", position)
+                    script.at(cycle + TIMING.read, "read_addr", position)
                 base = (Select.ZERO if s["clear"] else Select.C) if s["first"] else Select.ACC
-                script.at(cycle + timing.SELECT_CYCLE, "select", base.value)
+                script.at(cycle + TIMING.select, "select", base.value)
                 if s["last"]:
-                    script.at(cycle + timing.STORE_CYCLE, "write", 1)
-                    script.at(cycle + timing.STORE_CYCLE, "write_addr", position)
+                    script.at(cycle + TIMING.store, "write", 1)
+                    script.at(cycle + TIMING.store, "write_addr", position)
                 model.step(s)
                 cycle += 1
-        cycle += timing.STORE_CYCLE + 2
+        cycle += TIMING.store + 2
         for position in range(POSITIONS):
             for quad in range(CONFIG.rows // DRAIN_ROWS):
                 script.at(cycle, "read_addr", position)
-                script.at(cycle + 1, "quad", quad)
-                # After the register of `read_addr`: the buffer, the multiplexer.
-                checks[cycle + 3] = [int(v) for v in model.sums[position][quad * DRAIN_ROWS :][:DRAIN_ROWS]]
+                script.at(cycle + ResultBank.READ_LATENCY, "quad", quad)
+                checks[cycle + Cluster.DRAIN_LATENCY] = [
+                    int(v) for v in model.sums[position][quad * DRAIN_ROWS :][:DRAIN_ROWS]
+                ]
                 cycle += 1
-        cycle += 4
+        cycle += Cluster.DRAIN_LATENCY + 1
     await start(dut, **dict.fromkeys(PORTS, 0))
     for now in range(script.end + 5):
         for port in PORTS:

@@ -16,11 +16,9 @@ from host.backends.memory import MemoryBoard
 from host.backends.modelled import modelled
 from host.bench import difference, print_table
 from host.cycles import units as units
-from host.cycles.front import RECEIVED
 from host.cycles.model import Ddr
 from host.quantise import Precision
 from host.training.workload import Work, network, product
-from rtl import array, control, execute, planes, store, table
 
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
@@ -74,19 +72,6 @@ def check(rows: list[dict]) -> None:
     print_table(COLUMNS, rows)
     assert max(abs(row["error"]) for row in rows) <= ACCEPTED
     assert sum(row["model"] for row in rows) == pytest.approx(sum(row["rtl"] for row in rows), rel=0.002)
-
-
-def test_lengths_of_pipelines_are_those_of_the_rtl():
-    assert units.CONTEXT_FREE == execute.PIPELINE + array.TABLE_READ_LATENCY + 1
-    assert units.STREAM_FREE == execute.PIPELINE + array.STREAM_READ_LATENCY + 1
-    assert units.RESULT_FULL == execute.PIPELINE + array.STORE_LATENCY + 1
-    assert units.READ_DELAY == execute.PIPELINE + array.timing.READ_CYCLE
-    assert units.DRAIN == array.DRAIN_LATENCY + 2
-    assert units.REUSE_GAP == execute.REUSE_GAP
-    assert units.LISTED == planes.PlaneLists.LATENCY
-    assert (units.QUADS, units.DRAIN_ROWS) == (store.QUADS, control.DRAIN_ROWS)
-    assert units.ENTRIES == table.ENTRIES
-    assert RECEIVED == 1
 
 
 @pytest.mark.parametrize(("fw", "bw"), [(8, 8), (3, 6)])

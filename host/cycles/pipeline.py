@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from host.cycles.bus import NEVER, Channel, Ddr
 from host.cycles.front import Front, Tile
-from host.cycles.units import FILLED, RESULT_FULL, Execute, Load, Stalls, Store, Table, run_addresses, weight_addresses
+from host.cycles.units import FILLED, Execute, Load, Stalls, Store, Table, run_addresses, weight_addresses
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
 from rtl.isa import Descriptor
 
@@ -61,7 +61,7 @@ class Pipeline:
         bus = Channel(config, ddr, ddr.read_latency + 1, 0)  # one cycle for the beat to show on the bus
         self._load = Load(config, bus)
         self._table = Table(config, self._stalls)
-        self._execute = Execute(self._stalls)
+        self._execute = Execute(config, self._stalls)
         self._store = Store(config, ddr, self._execute.reads, self._stalls)
         # When units have let go of what the queues held: tiles in LOAD and EXEC, tiles and ends in STORE.
         self._loaded: list[int] = []
@@ -150,6 +150,6 @@ class Pipeline:
             execute.block_done()
         execute.tile_done()
         self._loaded.append(load.sent)
-        self._waiting.append((tile, execute.done + RESULT_FULL))
+        self._waiting.append((tile, execute.done + execute.result_full))
         if self._store.drains_freely(tile):
             self._drain(0)

@@ -13,8 +13,15 @@ from math import inf
 
 from host.cycles.bus import NEVER, Channel, Ddr
 from host.cycles.front import RECEIVED, Front, Tile
-from rtl.config import BEAT_BYTES, GROUP_LANES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+from rtl.array import DRAIN_LATENCY
+from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+from rtl.control import DRAIN_ROWS
+from rtl.execute import PIPELINE
 from rtl.isa import Descriptor, Opcode
+from rtl.planes import PlaneLists
+from rtl.store import QUADS
+from rtl.table import ENTRIES
+from rtl.timing import array_timing
 
 #: From a run's last beat on the bus until EXEC or the table loader may take the slot that it completes.
 FILLED = RECEIVED + 2
@@ -22,23 +29,12 @@ FILLED = RECEIVED + 2
 NOTE_FREE = RECEIVED + 1
 #: Fetching the digits of a row before its entries are written.
 FETCH = TAPS + 2
-#: Writing the entries of a row.
-ENTRIES = 2**GROUP_LANES
 #: From a context's last entry until EXEC sees it full.
 CONTEXT_FULL = 4
-#: From a pass's last plane until the table loader, LOAD or STORE see their slot.
-CONTEXT_FREE, STREAM_FREE, RESULT_FULL = 11, 8, 21
-#: Passes of fewer positions than this are followed by a gap of one cycle more.
-REUSE_GAP = 4
 #: From a slot offered to EXEC until its planes are listed, beside one cycle for each plane.
-LISTED = 1
-#: From a plane's choice to its read of the stored sum, which goes before STORE's.
-READ_DELAY = 14
+LISTED = PlaneLists.LATENCY
 #: From a granted request to its first beat on the bus.
-DRAIN = 7
-#: Requests of STORE in flight, each four sums.
-QUADS = 16
-DRAIN_ROWS = 4
+DRAIN = DRAIN_LATENCY + 2
 
 
 @dataclass
@@ -108,10 +104,24 @@ class Table:
 
 
 class Execute:
-    """Takes the array through the passes of a tile."""
+    """Takes the array through the passes of a tile.
 
-    def __init__(self, stalls: Stalls):
+    Attributes
+    ----------
+    result_full : from a tile's last plane until STORE sees its slot.
+    """
+
+    def __init__(self, config: AcceleratorConfig, stalls: Stalls):
         self._stalls = stalls
+        timing = array_timing(config)
+        # From a pass's last plane until the table loader, LOAD or STORE see their slot.
+        self._context_free = PIPELINE + timing.context_free + 1
+        self._stream_free = PIPELINE + timing.stream_free + 1
+        self.result_full = PIPELINE + timing.result_full + 1
+        # From a plane's choice to its read of the stored sum, which goes before STORE's.
+        self._read = PIPELINE + timing.read
+        # Passes of fewer positions than this are followed by a gap of one cycle more.
+        self._reuse = timing.reuse
         self._now = NEVER  # cycle of the next state
         self._listing = NEVER  # cycle from which the planes of the next slot can be listed
         self.context_free = deque([NEVER] * SLOTS, maxlen=SLOTS)
@@ -140,14 +150,14 @@ class Execute:
         begin = max(self._now, context_full)
         self.done = begin + positions * planes
         self._now = self.done + 1
-        if positions < REUSE_GAP:
-            self._now += REUSE_GAP + 1
+        if positions < self._reuse:
+            self._now += self._reuse + 1
         if not clear:
-            self.reads.append((begin + 1 + READ_DELAY, self.done + READ_DELAY, planes))
-        self.context_free.append(self.done + CONTEXT_FREE)
+            self.reads.append((begin + 1 + self._read, self.done + self._read, planes))
+        self.context_free.append(self.done + self._context_free)
 
     def block_done(self) -> None:
-        self.stream_free.append(self.done + STREAM_FREE)
+        self.stream_free.append(self.done + self._stream_free)
 
     def tile_done(self) -> None:
         """A tile goes on to the next without a gap, for that one waits for its operands."""
