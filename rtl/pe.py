@@ -155,6 +155,10 @@ class PopcountPE(ProcessingElement):
         return m
 
 
+#: The elements by the names of `rtl.config.PE_KINDS`.
+ELEMENTS: dict[str, type[ProcessingElement]] = {"table": TablePE, "popcount": PopcountPE}
+
+
 def processing_element(config: AcceleratorConfig) -> type[ProcessingElement]:
     """The class that `config.pe` names."""
-    return {"table": TablePE, "popcount": PopcountPE}[config.pe]
+    return ELEMENTS[config.pe]
