@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields, replace
 WORD_CHANNELS = 16
 #: Taps of the im2col window; in flat mode the same nine words hold nine channel blocks of one vector.
 TAPS = 9
+#: Tap that channel block 0..8 of a flat k block meets.
+FLAT_TAPS = tuple(3 * (block % 3) + block // 3 for block in range(TAPS))
 #: Lanes of a processing element: every tap sees a whole word.
 LANES = TAPS * WORD_CHANNELS
 #: Bits of one digit of the stationary operand.

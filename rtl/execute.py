@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .cells import UPPER_SHIFT
-from .config import DIGIT_BITS, MAX_BITS, SLOTS, AcceleratorConfig
+from .config import DIGIT_BITS, FLAT_TAPS, MAX_BITS, SLOTS, TAPS, AcceleratorConfig
 from .control import step
 from .delay import delayed
 from .loop import Loop
@@ -118,6 +118,7 @@ class Execute(wiring.Component):
             window.begin.eq(begun),
             window.move.eq(walk.move),
             window.plane.eq(planes.plane),
+            window.absent.eq(Mux(loops.last_block, self._absent(m, tile), 0)),
         ]
         position = self._position(m, begun, walk.move, ended, loops)
         self._step(m, tile, taken, ended, loops, walk.move, planes.plane, position, window)
@@ -128,6 +129,14 @@ class Execute(wiring.Component):
             self.skipped.eq(Mux(walk.move.last, missing, 0)),
         ]
         return m
+
+    @staticmethod
+    def _absent(m: Module, tile) -> Signal:
+        """Taps for which the last k block has no channel block: older data lies in their place. A register."""
+        absent = Signal(TAPS, name="absent_taps", reset_less=True)
+        for tap in range(TAPS):
+            m.d.sync += absent[tap].eq(tile.flat & (FLAT_TAPS.index(tap) >= tile.k_tail))
+        return absent
 
     def _loops(self, m: Module, tile, load, ended) -> Loops:
         """Digits in row blocks in k blocks."""

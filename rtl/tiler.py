@@ -313,6 +313,7 @@ class Tiler(wiring.Component):
             execute.stream_signed.eq(d.header.flags.stream_signed),
             execute.signed.eq(d.header.flags.stationary_signed),
             execute.k_blocks.eq(d.product.k_blocks),
+            execute.k_tail.eq(d.product.k_tail),
             execute.row_blocks.eq(d.product.row_blocks),
             execute.samples.eq(slots),
             execute.rows.eq(rows),

@@ -63,6 +63,7 @@ def exec_tile(config: AcceleratorConfig) -> data.StructLayout:
             "stream_signed": 1,
             "signed": 1,  # stationary operand
             "k_blocks": SIZE,
+            "k_tail": 4,
             "row_blocks": SIZE,
             "samples": COUNT,  # of one cluster
             "rows": SIZE,

@@ -14,11 +14,21 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from rtl.block import Field
-from rtl.config import ACC_BITS, BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, WORD_CHANNELS, AcceleratorConfig
+from rtl.config import (
+    ACC_BITS,
+    BEAT_BYTES,
+    BEAT_WORDS,
+    DIGIT_BITS,
+    FLAT_TAPS,
+    MAX_BITS,
+    TAPS,
+    WORD_CHANNELS,
+    AcceleratorConfig,
+)
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 
-#: Tap of the stationary operand that channel block 0..8 of a flat k block meets.
-FLAT_TAPS = [3 * (block % 3) + block // 3 for block in range(TAPS)]
+#: Addresses are modulo this.
+_SPACE = 1 << 32
 
 #: Elements of the largest temporary array; more samples than fit it are computed one part after the other.
 _WORKING_SET = 1 << 24
@@ -109,7 +119,8 @@ def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence
     Parameters
     ----------
     config : the accelerator that is modelled; rows and buffer sizes matter.
-    memory : uint8, shape (bytes,). The DDR image, changed in place. Any address beyond its end is a bus error.
+    memory : uint8, shape (bytes,), up to 2 GiB. The DDR image, changed in place. Any address beyond its end is a bus
+        error.
     descriptors : the work. Results of different samples must not overlap.
 
     Results are sums modulo 2**48, the width of the accumulators; int16 and int32 results are stored wrapped and counted
@@ -135,7 +146,9 @@ def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterat
     # The stationary operand's byte comes first: a descriptor that it skips may have tiles of any size.
     stationary_bits = d.stationary_bits
     if d.flags & Flag.STATIONARY_TABLE:
-        stationary_bits = int(_region(memory, d.stationary_table, (1,), (1,), Error.AXI_FETCH)[0])
+        if d.stationary_table >= memory.size:
+            raise _Stop(Error.AXI_FETCH)
+        stationary_bits = int(memory[d.stationary_table])
         if stationary_bits > MAX_BITS:
             raise _Stop(Error.PRECISION)
         if stationary_bits == 0:
@@ -143,15 +156,7 @@ def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterat
     if error := check(config, d):
         raise _Stop(error)
 
-    bits = np.full(d.samples, d.stream_bits, np.uint8)
-    refused = Error.NONE
-    if d.flags & Flag.STREAM_TABLE:
-        bits = _region(memory, d.stream_table, (d.samples,), (1,), Error.AXI_FETCH).copy()
-        for n, value in enumerate(bits.tolist()):
-            if value > MAX_BITS or not stream_fits(config, d, value):
-                refused = Error.PRECISION if value > MAX_BITS else Error.SHAPE
-                bits[n:] = 0
-                break
+    bits, refused = _sample_bits(config, memory, d)
 
     # Samples of one precision at a time. Precision 0 skips a sample: nothing is read and nothing is stored.
     shared = None if d.stationary_stride_n else _stationary(config, memory, d, np.zeros(1, int), stationary_bits)
@@ -168,12 +173,42 @@ def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterat
         raise _Stop(refused)
 
 
-def _region(memory: np.ndarray, base: int, shape: tuple, strides: tuple, error: Error) -> np.ndarray:
-    """View of `memory` with the given byte strides. Raises _Stop(error) if any of it lies beyond the memory."""
-    end = base + 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if end > memory.size:
+def _sample_bits(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> tuple[np.ndarray, Error]:
+    """Bits of every sample, 0 from the one on whose precision byte stops the descriptor; and what is wrong with it."""
+    if not d.flags & Flag.STREAM_TABLE:
+        return np.full(d.samples, d.stream_bits, np.uint8), Error.NONE
+    bits = np.zeros(d.samples, np.uint8)
+    for n in range(d.samples):
+        address = (d.stream_table + n) % _SPACE
+        if address >= memory.size:
+            return bits, Error.AXI_FETCH
+        if memory[address] > MAX_BITS:
+            return bits, Error.PRECISION
+        if not stream_fits(config, d, int(memory[address])):
+            return bits, Error.SHAPE
+        bits[n] = memory[address]
+    return bits, Error.NONE
+
+
+def _regions(
+    memory: np.ndarray, starts: np.ndarray, shape: tuple, strides: tuple, error: Error
+) -> tuple[np.ndarray, np.ndarray]:
+    """Equal regions of `memory` with the given byte strides, one from each of `starts` on.
+
+    Returns a view with all regions of that shape, and where along its first axis the wanted ones are. Raises
+    _Stop(error) if any of them lies outside the memory.
+
+    Addresses are sums modulo 2**32, so a stride from 2**31 on is a step back. In a memory of up to 2 GiB no other step
+    leads from one of its bytes to another.
+    """
+    steps = [stride - _SPACE if stride >= _SPACE // 2 else stride for stride in strides]
+    ways = [(size - 1) * step for size, step in zip(shape, steps, strict=True)]
+    before, behind = sum(min(way, 0) for way in ways), sum(max(way, 0) for way in ways)
+    starts = starts.astype(np.int64) % _SPACE
+    if starts.min() + before < 0 or starts.max() + behind >= memory.size:
         raise _Stop(error)
-    return as_strided(memory[base:], shape, strides)
+    view = as_strided(memory[-before:], (memory.size + before - behind, *shape), (1, *steps))
+    return view, starts + before
 
 
 def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int) -> np.ndarray:
@@ -184,27 +219,28 @@ def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
     flat = d.opcode == Opcode.FLAT
     blocks = (d.k_blocks - 1) * TAPS + d.k_tail if flat else d.k_blocks
     row_bytes = -(-d.width // BEAT_WORDS) * BEAT_BYTES
-    # Samples beyond the last chosen one are not read, so they need not lie in memory.
-    shape = (int(samples[-1]) + 1, blocks, d.height, bits, row_bytes)
-    strides = (d.stream_stride_n, d.stream_stride_c, bits * row_bytes, row_bytes, 1)
-    planes = _region(memory, d.stream_base, shape, strides, Error.AXI_READ)
-    planes = planes if len(samples) == len(planes) else planes[samples]
+    # Rows below the last window are not read, so they need not lie in memory.
+    height = 1 if flat else min(d.height, (d.out_height - 1) * d.stride + 3 - d.pad_top)
+    shape = (blocks, height, bits, row_bytes)
+    strides = (d.stream_stride_c, bits * row_bytes, row_bytes, 1)
+    view, where = _regions(memory, d.stream_base + samples * d.stream_stride_n, shape, strides, Error.AXI_READ)
+    planes = view[where]
 
     # Shift the planes in, most significant bit first: each byte holds one bit of eight channels.
-    codes = np.zeros((len(samples), blocks, d.height, row_bytes * 8), np.uint16)
+    codes = np.zeros((len(samples), blocks, height, row_bytes * 8), np.uint16)
     for plane in range(bits):
         codes <<= 1
         codes |= np.unpackbits(planes[:, :, :, plane], axis=-1, bitorder="little")
     if d.flags & Flag.STREAM_SIGNED:
         codes = (codes << (16 - bits)).view(np.int16) >> (16 - bits)
-    codes = codes.reshape(len(samples), blocks, d.height, -1, WORD_CHANNELS)[:, :, :, : d.width]
-    image = codes.transpose(0, 2, 3, 1, 4).reshape(len(samples), d.height, d.width, blocks * WORD_CHANNELS)
+    codes = codes.reshape(len(samples), blocks, height, -1, WORD_CHANNELS)[:, :, :, : d.width]
+    image = codes.transpose(0, 2, 3, 1, 4).reshape(len(samples), height, d.width, blocks * WORD_CHANNELS)
 
     if flat:
         return image[:, 0, :: d.stride][:, : d.out_width]
-    height, width = (d.out_height - 1) * d.stride + 3, (d.out_width - 1) * d.stride + 3
-    padded = np.zeros((len(samples), height, width, image.shape[-1]), image.dtype)
-    inside = image[:, : height - d.pad_top, : width - d.pad_left]
+    width = (d.out_width - 1) * d.stride + 3
+    padded = np.zeros((len(samples), (d.out_height - 1) * d.stride + 3, width, image.shape[-1]), image.dtype)
+    inside = image[:, :, : width - d.pad_left]
     padded[:, d.pad_top : d.pad_top + inside.shape[1], d.pad_left : d.pad_left + inside.shape[2]] = inside
     s0, s1, s2, s3 = padded.strides
     windows = as_strided(
@@ -222,12 +258,11 @@ def _stationary(
     digits = -(-bits // DIGIT_BITS)
     blocks = d.row_blocks << d.log2_row_parts
     row_bytes = TAPS * BEAT_BYTES
-    shape = (int(samples[-1]) + 1, blocks, d.k_blocks, digits, config.rows, row_bytes)
-    strides = (
-        *(d.stationary_stride_n, d.stationary_stride_m, d.stationary_stride_k),
-        *(config.rows * row_bytes, row_bytes, 1),
-    )
-    tiles = _region(memory, d.stationary_base, shape, strides, Error.AXI_READ)[samples]
+    shape = (blocks, d.k_blocks, digits, config.rows, row_bytes)
+    strides = (d.stationary_stride_m, d.stationary_stride_k, config.rows * row_bytes, row_bytes, 1)
+    starts = d.stationary_base + samples * d.stationary_stride_n
+    view, where = _regions(memory, starts, shape, strides, Error.AXI_READ)
+    tiles = view[where]
 
     nibbles = np.stack([tiles & 15, tiles >> 4], axis=-1).reshape(*tiles.shape[:-1], TAPS, WORD_CHANNELS)
     codes = np.zeros((len(samples), blocks, d.k_blocks, config.rows, TAPS, WORD_CHANNELS), np.int64)
@@ -272,6 +307,7 @@ def _store(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples
     n, positions, _ = sums.shape
     ordered = stored.reshape(n, positions, blocks, config.rows).transpose(0, 2, 1, 3)
     raw = np.ascontiguousarray(ordered).reshape(n, blocks, -1).view(np.uint8)
-    shape = (int(samples[-1]) + 1, blocks, raw.shape[-1])
-    _region(memory, d.out_base, shape, (d.out_stride_n, d.out_stride_m, 1), Error.AXI_WRITE)[samples] = raw
+    starts = d.out_base + samples * d.out_stride_n
+    view, where = _regions(memory, starts, (blocks, raw.shape[-1]), (d.out_stride_m, 1), Error.AXI_WRITE)
+    view[where] = raw
     return overflows

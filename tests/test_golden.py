@@ -186,12 +186,15 @@ def test_ring_stops_at_the_first_error(rng):
         ({"stationary_base": MEMORY - 280}, Error.AXI_READ),
         ({"out_base": MEMORY - 3 * 25 * 16 + 8}, Error.AXI_WRITE),
         ({"out_base": MEMORY - 3 * 25 * 16}, Error.NONE),
+        ({"out_base": 2 * 25 * 16 - 8, "out_stride_n": (1 << 32) - 25 * 16}, Error.AXI_WRITE),
+        ({"out_base": 2 * 25 * 16, "out_stride_n": (1 << 32) - 25 * 16}, Error.NONE),
+        ({"flags": Flag.STREAM_TABLE, "stream_table": TABLE - 1}, Error.PRECISION),
         ({"flags": Flag.STREAM_TABLE, "stream_table": MEMORY - 2}, Error.AXI_FETCH),
         ({"flags": Flag.STATIONARY_TABLE, "stationary_table": MEMORY}, Error.AXI_FETCH),
     ],
 )
 def test_address_beyond_the_memory_is_a_bus_error(changes, error):
-    memory = image((TABLE, np.full(8, 4, np.uint8)))
+    memory = image((TABLE, np.full(8, 4, np.uint8)), (MEMORY - 2, np.zeros(2, np.uint8)))
     assert execute(TINY, memory, [replace(window(), **changes)]).error == error
 
 
