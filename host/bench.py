@@ -23,9 +23,10 @@ from host.backends import BOARDS, open_board
 from host.board import Board
 from host.machine import SCOPE, Machine, default_preset
 from host.nn.models import MODELS
+from host.nn.products import Product
 from host.qtensor import code_range
 from host.quantise import Precision
-from host.training.workload import Work, network, product
+from host.training.workload import network, task
 from rtl.config import LANES, AcceleratorConfig
 
 #: Operand widths that FracTrain's schedules meet.
@@ -60,17 +61,17 @@ def figures(board: Board, counts: dict[str, float]) -> dict[str, float]:
     }
 
 
-def bench_network(board: Board, works: list[Work], batch: int, precision: Precision) -> list[dict]:
+def bench_network(board: Board, products: list[Product], batch: int, precision: Precision) -> list[dict]:
     """A row for each layer and pass. Each pass runs twice: as asked, and at FW8/BW8 for the ratio."""
     rng = np.random.default_rng(0)
     rows = []
-    jobs = [(work, which) for work in works for which in work.passes]
-    for work, which in tqdm(jobs, desc=f"{precision}", unit="pass", disable=None):
-        row = figures(board, measured(board, product(work, which, batch, precision, rng)))
+    jobs = [(product, which) for product in products for which in product.passes]
+    for product, which in tqdm(jobs, desc=f"{precision}", unit="pass", disable=None):
+        row = figures(board, measured(board, task(product, which, batch, precision, rng)))
         full = Precision(8, 8)
         same = precision == full
-        reference = row if same else figures(board, measured(board, product(work, which, batch, full, rng)))
-        rows.append({"layer": work.name, "pass": which, **row, "cycles_fw8_bw8": reference["cycles"]})
+        reference = row if same else figures(board, measured(board, task(product, which, batch, full, rng)))
+        rows.append({"layer": product.name, "pass": which, **row, "cycles_fw8_bw8": reference["cycles"]})
     return rows
 
 

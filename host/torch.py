@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from host import ops
 from host.backends import MISSING_TORCH
 from host.board import Board
-from host.qtensor import QTensor
+from host.nn.products import Convolution, Kind, Matrix
 from host.quantise import Precision, quantise, rescale
 from host.schedules import Schedule, StaticSchedule, Switch
 
@@ -59,7 +58,7 @@ def on_board(
     Raises
     ------
     ValueError
-        If a module can not run there (it has groups, a dilation, or two different strides), or a name is none of the
+        If a module cannot run there (it has groups, a dilation, or two different strides), or a name is none of the
         model's; the message names it. The model is as it was then.
     """
     names = dict(model.named_modules())
@@ -141,7 +140,8 @@ class BoardConv2d(nn.Conv2d):
         if pads is not None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = functional.pad(x, pads, mode=mode)
-        y = _Convolution.apply(x.to(self.weight.dtype), self.weight, self.run, self.min_bits, self.stride[0], padding)
+        kind = Convolution(self.stride[0], padding)
+        y = _OnBoard.apply(x.to(self.weight.dtype), self.weight, self.run, self.min_bits, kind)
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
@@ -153,70 +153,34 @@ class BoardLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.in_features).to(self.weight.dtype)
-        y = _Product.apply(flat, self.weight, self.run, self.min_bits).reshape(*x.shape[:-1], self.out_features)
+        y = _OnBoard.apply(flat, self.weight.T, self.run, self.min_bits, Matrix())
+        y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 
 
-class _Convolution(torch.autograd.Function):
-    """x (N, C, H, W), weight (M, C, kh, kw) -> (N, M, H', W')."""
+class _OnBoard(torch.autograd.Function):
+    """The product of `kind` of x and weight, with the batch as first axis of x and of the result."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int, stride: int, padding: int
-    ) -> Tensor:
-        qx, qw = _operands(ctx, x, weight, run, min_bits)
-        ctx.geometry = {"stride": stride, "padding": padding}
-        return rescale(ops.conv2d(run.board, qx, qw, **ctx.geometry), qx.scale * qw.scale, like=x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        qx, qw = ctx.operands
-        qg = _gradient(ctx, dy)
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            product = ops.conv2d_input_grad(ctx.run.board, qg, qw, qx.shape, **ctx.geometry)
-            dx = rescale(product, qg.scale * qw.scale, like=dy)
-        if ctx.needs_input_grad[1]:
-            product = ops.conv2d_weight_grad(ctx.run.board, qg, qx, qw.shape, **ctx.geometry)
-            dw = rescale(product, qg.scale * qx.scale, like=dy)
-        return dx, dw, None, None, None, None
-
-
-class _Product(torch.autograd.Function):
-    """x (N, in), weight (out, in) -> x @ weight.T (N, out)."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int) -> Tensor:
-        qx, qw = _operands(ctx, x, weight, run, min_bits)
-        return rescale(ops.matmul(run.board, qx, qw.transpose()), qx.scale * qw.scale, like=x)
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int, kind: Kind) -> Tensor:
+        precision = run.precision.at_least(min_bits)
+        # Activations without a negative value get the grid that has no codes for them, as those after a ReLU should.
+        qx = quantise(x, precision.fw, signed=bool((x < 0).any()))
+        qw = quantise(weight, precision.fw, signed=True)
+        ctx.run, ctx.kind, ctx.bits, ctx.operands = run, kind, precision.bw, (qx, qw)
+        return rescale(kind.forward(run.board, qx, qw), qx.scale * qw.scale, like=x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        qx, qw = ctx.operands
-        qg = _gradient(ctx, dy)
+        (qx, qw), kind, board = ctx.operands, ctx.kind, ctx.run.board
+        qg = quantise(dy, ctx.bits, signed=True, rng=ctx.run.noise)
         dx = dw = None
         if ctx.needs_input_grad[0]:
-            dx = rescale(ops.matmul(ctx.run.board, qg, qw), qg.scale * qw.scale, like=dy)
+            dx = rescale(kind.input_grad(board, qg, qw, qx.shape), qg.scale * qw.scale, like=dy)
         if ctx.needs_input_grad[1]:
-            dw = rescale(ops.matmul(ctx.run.board, qg.transpose(), qx), qg.scale * qx.scale, like=dy)
-        return dx, dw, None, None
-
-
-def _operands(ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int) -> tuple[QTensor, QTensor]:
-    """Activations and weights rounded to the forward width, kept for backward with that step's precision."""
-    precision = run.precision.at_least(min_bits)
-    # Activations without a negative value get the grid that has no codes for them, as those behind a ReLU should.
-    signed = bool((x < 0).any())
-    ctx.run, ctx.bits = run, precision.bw
-    ctx.operands = quantise(x, precision.fw, signed=signed), quantise(weight, precision.fw, signed=True)
-    return ctx.operands
-
-
-def _gradient(ctx: FunctionCtx, dy: Tensor) -> QTensor:
-    """The gradient at the output, rounded once for both products."""
-    return quantise(dy, ctx.bits, signed=True, rng=ctx.run.noise)
+            dw = rescale(kind.weight_grad(board, qg, qx, qw.shape), qg.scale * qx.scale, like=dy)
+        return dx, dw, None, None, None
 
 
 def _refusal(module: nn.Module) -> str | None:

@@ -17,8 +17,9 @@ from host.backends.modelled import modelled
 from host.bench import difference, print_table
 from host.cycles import units as units
 from host.cycles.model import Ddr
+from host.nn.products import Product
 from host.quantise import Precision
-from host.training.workload import Work, network, product
+from host.training.workload import network, task
 
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
@@ -51,20 +52,22 @@ def compare(board: MemoryBoard, run) -> tuple[int, int]:
     return rtl["busy"], ours["busy"]
 
 
-def compare_works(board: MemoryBoard, works: list[Work], batch: int, precision: Precision) -> list[dict]:
+def compare_products(board: MemoryBoard, products: list[Product], batch: int, precision: Precision) -> list[dict]:
     """A row for each pass of each layer; layers of one shape are measured once."""
     rows, seen = [], set()
-    for work in works:
-        shape = (work.x, work.w, work.stride, work.padding, work.first)
+    for product in products:
+        shape = (product.kind, product.x, product.w, product.first)
         if shape in seen:
             continue
         seen.add(shape)
-        for which in work.passes:
-            run = product(work, which, batch, precision, np.random.default_rng(0))
+        for which in product.passes:
+            run = task(product, which, batch, precision, np.random.default_rng(0))
             rtl, model = compare(board, run)
             bits = f"{precision} x{batch}"
             error = 100 * (model / rtl - 1)
-            rows.append({"layer": work.name, "pass": which, "bits": bits, "rtl": rtl, "model": model, "error": error})
+            rows.append(
+                {"layer": product.name, "pass": which, "bits": bits, "rtl": rtl, "model": model, "error": error}
+            )
     return rows
 
 
@@ -76,7 +79,7 @@ def check(rows: list[dict]) -> None:
 
 @pytest.mark.parametrize(("fw", "bw"), [(8, 8), (3, 6)])
 def test_every_product_of_resnet8(board, fw, bw):
-    check(compare_works(board, network("resnet8", IMAGE, 10), 2, Precision(fw, bw)))
+    check(compare_products(board, network("resnet8", IMAGE, 10), 2, Precision(fw, bw)))
 
 
 def test_single_planes_leave_store_no_time(board):
@@ -138,5 +141,5 @@ def test_the_whole_comparison(board):
         ("resnet38", 16, 3, 6),
         ("resnet38", 32, 4, 6),
     ):
-        rows += compare_works(board, nets[name], batch, Precision(fw, bw))
+        rows += compare_products(board, nets[name], batch, Precision(fw, bw))
     check(rows)

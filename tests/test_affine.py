@@ -5,7 +5,7 @@ import pytest
 from references import conv2d, conv2d_input_grad, conv2d_weight_grad
 
 from host.emulation.affine import SMALLEST_SCALE, AffineNumerics, channel_range, quantise_affine, tensor_range
-from host.emulation.emulated import EmulatedConv2d, EmulatedLinear
+from host.emulation.emulated import Emulated
 from host.nn.layers import Context, Conv2d, Linear
 from host.quantise import Precision
 
@@ -57,7 +57,7 @@ def test_stochastic_rounding_is_unbiased():
 def test_products_equal_their_integer_form(lowest, stride, board):
     """With x = s q + z in each operand a product is four integer sums; zero padding counts as real zeros, not codes."""
     rng = np.random.default_rng(SEED)
-    layer = EmulatedConv2d(Conv2d(3, 4, stride=stride, rng=rng), AffineNumerics())
+    layer = Emulated(Conv2d(3, 4, stride=stride, rng=rng), AffineNumerics())
     w = rng.standard_normal((4, 3, 3, 3))
     layer.params = {"weight": w}
     x = np.maximum(rng.standard_normal((2, 3, 5, 6)), lowest)
@@ -109,7 +109,7 @@ def test_products_equal_their_integer_form(lowest, stride, board):
 def test_products_equal_an_emulation_in_pytorch(board):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(SEED)
-    layer = EmulatedConv2d(Conv2d(3, 4, rng=rng), AffineNumerics())
+    layer = Emulated(Conv2d(3, 4, rng=rng), AffineNumerics())
     layer.params = {"weight": rng.standard_normal((4, 3, 3, 3))}
     x, dy = np.abs(rng.standard_normal((2, 3, 5, 6))), rng.standard_normal((2, 4, 5, 6))
 
@@ -144,9 +144,9 @@ def test_the_same_code_runs_on_torch_arrays(kind, board):
     def run(convert):
         rng = np.random.default_rng(SEED)
         if kind == "linear":
-            layer = EmulatedLinear(Linear(3, 4, rng=rng), AffineNumerics())
+            layer = Emulated(Linear(3, 4, rng=rng), AffineNumerics())
         else:
-            layer = EmulatedConv2d(Conv2d(3, 4, stride=2, rng=rng), AffineNumerics())
+            layer = Emulated(Conv2d(3, 4, stride=2, rng=rng), AffineNumerics())
         layer.load_state({name: convert(array.astype(np.float64)) for name, array in layer.state().items()})
         y = layer.forward(convert(x), context(board, 3, 6))
         dx = layer.backward(convert(dy), context(board, 3, 6))
@@ -157,7 +157,7 @@ def test_the_same_code_runs_on_torch_arrays(kind, board):
 
 
 def test_evaluation_takes_the_running_range(board):
-    layer = EmulatedConv2d(Conv2d(1, 1, 1, rng=np.random.default_rng(SEED)), AffineNumerics())
+    layer = Emulated(Conv2d(1, 1, 1, rng=np.random.default_rng(SEED)), AffineNumerics())
     layer.params = {"weight": np.ones((1, 1, 1, 1))}
     image = np.array([0.0, 1.0, 3.0, 9.0]).reshape(1, 1, 2, 2)
     layer.forward(image, context(board, 2, 6))
@@ -169,7 +169,7 @@ def test_evaluation_takes_the_running_range(board):
 
 
 def test_work_is_charged_as_on_the_board(board):
-    layer = EmulatedConv2d(Conv2d(16, 16, rng=np.random.default_rng(SEED)), AffineNumerics())
+    layer = Emulated(Conv2d(16, 16, rng=np.random.default_rng(SEED)), AffineNumerics())
     macs = 16 * 16 * 9 * 16
     before = board.counters()
     layer.backward(layer.forward(np.ones((1, 16, 4, 4), np.float32), context(board, 3, 6)), context(board, 3, 6))

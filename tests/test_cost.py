@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from boards import zc706
 from host.cycles.bus import CLOCK_MHZ
+from host.nn.depthwise import Depthwise
+from host.nn.products import PASSES, Convolution, Matrix, Product
 from host.quantise import Precision
 from host.training.cost import (
     FULL,
     Cost,
     conversion,
     executed_cc,
-    forward_macs,
     gate_cc,
     paper_cc,
     run_cost,
     saving,
     segments,
 )
-from host.training.workload import PASSES, Work, network
+from host.training.workload import network
 
 #: Two layers of 100 and 10 forward MACs.
-WORKS = [Work("conv", (1, 2, 5), (10, 1, 1, 1), first=True), Work("fc", (5,), (5, 2))]
+PRODUCTS = [
+    Product("conv", Convolution(), (1, 2, 5), (10, 1, 1, 1), first=True),
+    Product("fc", Matrix(), (5,), (5, 2)),
+]
 
 
 def test_forward_macs_of_the_reference_networks():
-    assert [forward_macs(work) for work in WORKS] == [100, 10]
+    assert [product.macs for product in PRODUCTS] == [100, 10]
     # 83.28 M and 168.22 M MACs, with projection shortcuts.
-    assert sum(map(forward_macs, network("resnet38", (3, 32, 32), 10))) == pytest.approx(83.28e6, rel=1e-4)
-    assert sum(map(forward_macs, network("resnet74", (3, 32, 32), 10))) == pytest.approx(168.22e6, rel=1e-4)
+    assert sum(product.macs for product in network("resnet38", (3, 32, 32), 10)) == pytest.approx(83.28e6, rel=1e-4)
+    assert sum(product.macs for product in network("resnet74", (3, 32, 32), 10)) == pytest.approx(168.22e6, rel=1e-4)
 
 
 def test_a_full_static_run_costs_what_the_paper_charges():
-    works = network("resnet38", (3, 32, 32), 10)
-    assert 64_000 * 128 * paper_cc(works, Precision(8, 8)) == pytest.approx(1.279e14, rel=1e-3)
+    products = network("resnet38", (3, 32, 32), 10)
+    assert 64_000 * 128 * paper_cc(products, Precision(8, 8)) == pytest.approx(1.279e14, rel=1e-3)
 
 
 def test_executed_cost_has_no_input_gradient_of_the_first_layer_and_whole_digits():
     p = Precision(3, 6)
-    assert paper_cc(WORKS, p) == 110 * (9 + 2 * 18) / FULL
-    assert executed_cc(WORKS, p, 2) == (100 * (9 + 18) + 10 * (9 + 2 * 18)) / FULL
+    assert paper_cc(PRODUCTS, p) == 110 * (9 + 2 * 18) / FULL
+    assert executed_cc(PRODUCTS, p) == (100 * (9 + 18) + 10 * (9 + 2 * 18)) / FULL
     # Weights fill one digit of 4 bits; the weight gradient takes the cheaper of 4 x 6 and 8 x 3.
-    assert executed_cc(WORKS, p, 2, digits=True) == (100 * (12 + 24) + 10 * (12 + 24 + 24)) / FULL
-    assert executed_cc(WORKS, p, 8) == (100 * 2 * 64 + 10 * 3 * 64) / FULL
-    assert executed_cc(WORKS, Precision(8, 8), 2) == executed_cc(WORKS, Precision(8, 8), 2, digits=True)
+    assert executed_cc(PRODUCTS, p, digits=True) == (100 * (12 + 24) + 10 * (12 + 24 + 24)) / FULL
+    assert executed_cc([replace(product, min_bits=8) for product in PRODUCTS], p) == (100 * 2 * 64 + 10 * 3 * 64) / FULL
+    assert executed_cc(PRODUCTS, Precision(8, 8)) == executed_cc(PRODUCTS, Precision(8, 8), digits=True)
     assert PASSES == ("forward", "input grad", "weight grad")
 
 
@@ -55,7 +61,7 @@ def run(accuracies=(0.5, 0.9, 0.7), cycles=1000, **changes):
         for i, a in enumerate(accuracies)
     ]
     summary = {
-        "config": {"fw": [3, 8], "bw": [6, 8], "edge_bits": 2},
+        "config": {"fw": [3, 8], "bw": [6, 8]},
         "stage_switches": [{"iteration": 15, "fw": 8, "bw": 8}],
     }
     return [{**record, **changes} for record in records], summary
@@ -70,13 +76,13 @@ def test_segments():
 
 def test_cost_of_a_run_and_to_its_best_epoch():
     records, summary = run()
-    full = run_cost(records, summary, WORKS, 40)
-    low, high = (paper_cc(WORKS, p) for p in (Precision(3, 6), Precision(8, 8)))
+    full = run_cost(records, summary, PRODUCTS, 40)
+    low, high = (paper_cc(PRODUCTS, p) for p in (Precision(3, 6), Precision(8, 8)))
     assert full.paper == pytest.approx(40 * 1.5 * (low + high))
     assert (full.epochs, full.accuracy, full.executed, full.cycles, full.ddr_bytes) == (3, 0.7, 3, 3000, 192)
-    ratio = executed_cc(WORKS, Precision(3, 6), 2, digits=True) / executed_cc(WORKS, Precision(3, 6), 2)
+    ratio = executed_cc(PRODUCTS, Precision(3, 6), digits=True) / executed_cc(PRODUCTS, Precision(3, 6))
     assert full.digits == pytest.approx(1.5 * ratio + 1.5)
-    best = run_cost(records, summary, WORKS, 40, best=True)
+    best = run_cost(records, summary, PRODUCTS, 40, best=True)
     assert (best.epochs, best.accuracy, best.cycles) == (2, 0.9, 2000)
     assert best.paper == pytest.approx(40 * (1.5 * low + 0.5 * high))
 
@@ -94,11 +100,11 @@ def test_what_is_not_known_is_none():
 
 
 #: conv and fc of 100 and 10 forward MACs without a gate, a block of 30 and its shortcut of 6 behind one.
-GATED_WORKS = [
-    WORKS[0],
-    Work("block.body.conv", (2, 1, 1), (15, 2, 1, 1)),
-    Work("block.shortcut.conv", (2, 1, 1), (3, 2, 1, 1)),
-    WORKS[1],
+GATED_PRODUCTS = [
+    PRODUCTS[0],
+    Product("block.body.conv", Convolution(), (2, 1, 1), (15, 2, 1, 1)),
+    Product("block.shortcut.conv", Convolution(), (2, 1, 1), (3, 2, 1, 1), always=True),
+    PRODUCTS[1],
 ]
 
 
@@ -111,18 +117,18 @@ def gated_run():
 
 def test_gated_runs_cost_what_they_logged():
     records, summary = gated_run()
-    cost = run_cost(records, summary, GATED_WORKS, 40)
+    cost = run_cost(records, summary, GATED_PRODUCTS, 40)
     assert cost.paper == pytest.approx(3 * 40 * (3 * 36 * 0.025 + 110 * 3 * 64 / FULL))
     # One block with two channels: projection, LSTM of 16 features and 16 states, head for three options.
     gate = 3 * (2 * 16 + 32 * 64 + 16 * 3)
-    assert gate_cc(GATED_WORKS, 3) == gate
+    assert gate_cc(GATED_PRODUCTS, 3) == gate
     assert cost.executed == 3 + 3 * 40 * gate
 
 
 def test_gated_runs_fill_the_digits_of_what_was_chosen():
     records, summary = gated_run()
-    cost = run_cost(records, summary, GATED_WORKS, 40)
-    gate = 40 * gate_cc(GATED_WORKS, 3)
+    cost = run_cost(records, summary, GATED_PRODUCTS, 40)
+    gate = 40 * gate_cc(GATED_PRODUCTS, 3)
     others = 40 * (100 * 2 + 10 * 3) * 64
     # Weights of 4 bits are one digit, activations of 3 too; 8-bit operands are two. Skipping leaves the shortcut.
     narrow, wide = 4 * 3 + 4 * 6 + min(4 * 6, 8 * 3), 4 * 8 + 4 * 8 + 8 * 8
@@ -131,8 +137,8 @@ def test_gated_runs_fill_the_digits_of_what_was_chosen():
 
 
 def test_depthwise_convolutions_keep_their_precision():
-    work = Work("depthwise", (4, 1, 1), (4, 1, 3, 3), depthwise=True)
-    assert paper_cc([work], Precision(3, 6)) == 36 * (64 + 2 * 8 * 16) / FULL
+    product = Product("depthwise", Depthwise(1, 1), (4, 1, 1), (4, 1, 3, 3), fixed=Precision(8, 16))
+    assert paper_cc([product], Precision(3, 6)) == 36 * (64 + 2 * 8 * 16) / FULL
 
 
 def cost(cc: float, cycles: int | None) -> Cost:

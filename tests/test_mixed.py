@@ -140,7 +140,7 @@ def rounded(x, bits, signed, largest, noise=None):
 
 def alone(layer, x, dy, precision, ranges, noise, signed):
     """Both passes of one sample, in the integers of `references`: codes' products with their scales."""
-    geometry = layer.stride, layer.padding
+    geometry = layer.kind.stride, layer.kind.padding
     weight = layer.params["weight"]
     w, w_scale = rounded(weight, precision.weight_bits, True, float(np.max(np.abs(weight))))
     q, q_scale = rounded(x, precision.fw, signed, ranges[0])

@@ -1,7 +1,7 @@
 """Numerics that the board does not have, emulated in floating point on the host.
 
-A `Numerics` says how the operands of a layer are rounded; `emulate` gives it to every convolution and linear layer of
-a model in place of the board's own. Their products are computed in floating point on rounded numbers, as in the code
+A `Numerics` says how the operands of a layer are rounded; `emulate` gives it to every layer with a product in place of
+the board's own. Their products are computed in floating point on rounded numbers, as in the code
 that the papers were measured with, and are charged to the board as if it had executed them at their widths: the
 computational cost of a run compares, cycles and traffic are absent. The base class rounds nothing: plain floating
 point.
@@ -9,19 +9,16 @@ point.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from host.arrays import Array, match
 from host.emulation import float_conv
 from host.nn.float_layers import BatchNorm2d
-from host.nn.layers import Context, Conv2d, Layer, Linear
-from host.nn.mobilenet import DepthwiseConv2d
+from host.nn.layers import Context, Layer, ProductLayer
 from host.nn.optim import SGD
-from host.quantise import Precision
 
 #: Bits of an operand that is not rounded, as it is charged.
 FLOAT_BITS = 32
@@ -86,104 +83,60 @@ class Numerics:
         return layer
 
 
-class _Emulated(Layer):
-    """A layer with one weight, of a convolution (M, C, kh, kw), whose operands are rounded by `numerics`."""
+class Emulated(ProductLayer):
+    """A layer whose product is computed on the host, its operands rounded by `numerics`; it has the layer's arrays."""
 
-    def __init__(self, layer: Conv2d | Linear, numerics: Numerics):
-        super().__init__()
-        self.numerics, self.min_bits = numerics, layer.min_bits
-        self.depthwise = isinstance(layer, DepthwiseConv2d)
-        self.params = layer.params
-        self.buffers = {name: match(array, layer.params["weight"]) for name, array in numerics.buffers().items()}
+    def __init__(self, layer: ProductLayer, numerics: Numerics):
+        super().__init__(layer.kind, layer.params["weight"], first=layer.first, min_bits=layer.min_bits)
+        self.params, self.signed, self.fixed, self.edge = layer.params, layer.signed, layer.fixed, layer.edge
+        self.numerics = numerics.at_edge() if layer.edge else numerics
+        buffers = self.numerics.buffers()
+        self.buffers = {name: match(array, layer.params["weight"]) for name, array in buffers.items()}
 
-    def _forward(self, x: Array, w: Array, context: Context) -> Array:
+    def _multiply(self, x: Array, context: Context) -> Array:
         bits = self._precision(context).fw
-        rx = self.numerics.activation(x, bits, self.buffers, context.training)
-        rw = self.numerics.weight(w, bits)
+        rx = self.numerics.activation(_images(x), bits, self.buffers, context.training)
+        rw = self.numerics.weight(self.kind.kernel(self.params["weight"]), bits)
         if context.training:
-            self._operands = rx, rw
-        y = float_conv.conv2d(rx.values, rw.values, **self._geometry())
-        self._charge(context, y, rw, rx, rw)
-        return y
+            self._operands, self._shape = (rx, rw), x.shape
+        self._charge(context, x.shape, rx, rw)
+        return _like(float_conv.conv2d(rx.values, rw.values, **self.kind.geometry()), x)
 
-    def _backward(self, dy: Array, context: Context, input_gradient: bool) -> tuple[Array, Array | None]:
+    def _gradients(self, dy: Array, context: Context) -> Array | None:
         rx, rw = self._operands
-        bits = self._precision(context).bw
-        to_input, to_weight = self.numerics.gradient(dy, bits, context.rng)
-        how = self._geometry()
+        shape, how = self._shape, self.kind.geometry()
+        to_input, to_weight = self.numerics.gradient(_images(dy), self._precision(context).bw, context.rng)
         dw = float_conv.conv2d_weight_grad(to_weight.values, rx.values, rw.values.shape, **how)
-        self._charge(context, dy, rw, to_weight, rx)
-        dw = self.numerics.weight_gradient(rw.chain(dw), context.rng)
-        if not input_gradient:
-            return dw, None
+        self._charge(context, shape, to_weight, rx)
+        self.grads["weight"] = self.kind.weight(self.numerics.weight_gradient(rw.chain(dw), context.rng))
+        if self.first:
+            return None
         dx = float_conv.conv2d_input_grad(to_input.values, rw.values, rx.values.shape, **how)
-        self._charge(context, dy, rw, to_input, rw)
-        return dw, rx.chain(dx)
+        self._charge(context, shape, to_input, rw)
+        return _like(rx.chain(dx), dy)
 
-    def _precision(self, context: Context) -> Precision:
-        return DepthwiseConv2d.PRECISION if self.depthwise else context.precision.at_least(self.min_bits)
-
-    def _geometry(self) -> dict[str, int]:
-        return {"stride": 1, "padding": 0}
-
-    @staticmethod
-    def _charge(context: Context, y: Array, weight: Rounded, a: Rounded, b: Rounded) -> None:
-        """Charge one pass: each position of y (N, M, H', W') meets every element of the weight."""
-        macs = y.shape[0] * prod(y.shape[2:]) * prod(weight.values.shape)
-        context.board.charge(macs, a.bits, b.bits)
+    def _charge(self, context: Context, x: Sequence[int], a: Rounded, b: Rounded) -> None:
+        """Charge one pass of a batch of the shape `x`."""
+        macs = self.kind.macs(tuple(x[1:]), tuple(self.params["weight"].shape))
+        context.board.charge(x[0] * macs, a.bits, b.bits)
 
 
-class EmulatedConv2d(_Emulated):
-    """`Conv2d`, or a depthwise one, with other numerics; x (N, in, H, W) -> (N, out, H', W')."""
-
-    def __init__(self, layer: Conv2d, numerics: Numerics):
-        super().__init__(layer, numerics.at_edge() if layer.first else numerics)
-        self.stride, self.padding, self.first = layer.stride, layer.padding, layer.first
-
-    def _geometry(self) -> dict[str, int]:
-        return {"stride": self.stride, "padding": self.padding, "depthwise": self.depthwise}
-
-    def forward(self, x: Array, context: Context) -> Array:
-        return self._forward(x, self.params["weight"], context)
-
-    def backward(self, dy: Array, context: Context) -> Array | None:
-        self.grads["weight"], dx = self._backward(dy, context, not self.first)
-        return dx
+def _images(x: Array) -> Array:
+    """Features (N, K) as images of one pixel; images stay."""
+    return x if x.ndim == 4 else x[:, :, None, None]
 
 
-class EmulatedLinear(_Emulated):
-    """`Linear` with other numerics: a 1x1 convolution of an image of one pixel; x (N, in) -> (N, out)."""
-
-    def __init__(self, layer: Linear, numerics: Numerics):
-        super().__init__(layer, numerics.at_edge())
-
-    def forward(self, x: Array, context: Context) -> Array:
-        xp = array_namespace(x)
-        w = xp.matrix_transpose(self.params["weight"])[:, :, None, None]
-        return self._forward(x[:, :, None, None], w, context)[:, :, 0, 0] + self.params["bias"]
-
-    def backward(self, dy: Array, context: Context) -> Array:
-        xp = array_namespace(dy)
-        self.grads["bias"] = xp.sum(dy, axis=0)
-        dw, dx = self._backward(dy[:, :, None, None], context, True)
-        self.grads["weight"] = xp.matrix_transpose(dw[:, :, 0, 0])
-        return dx[:, :, 0, 0]
+def _like(images: Array, x: Array) -> Array:
+    """Images as features again where `x` are such."""
+    return images if x.ndim == 4 else images[:, :, 0, 0]
 
 
 def emulate(model: Layer, numerics: Numerics) -> None:
-    """Give `numerics` to all convolutions, linear layers and batch norms inside `model`, which keep their arrays."""
-    for name, child in list(model.children.items()):
-        if isinstance(child, Conv2d):
-            new: Layer = EmulatedConv2d(child, numerics)
-        elif isinstance(child, Linear):
-            new = EmulatedLinear(child, numerics)
+    """Give `numerics` to all products and batch norms inside `model`, which keep their arrays."""
+    for name, child in model.children.items():
+        if isinstance(child, ProductLayer):
+            model.children[name] = Emulated(child, numerics)
         elif isinstance(child, BatchNorm2d):
-            new = numerics.norm(child)
+            model.children[name] = numerics.norm(child)
         else:
             emulate(child, numerics)
-            continue
-        model.children[name] = new
-        # Some containers hold a child under a name of their own as well.
-        for attribute, value in list(vars(model).items()):
-            if value is child:
-                setattr(model, attribute, new)

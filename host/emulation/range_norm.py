@@ -8,10 +8,10 @@ from array_api_compat import array_namespace, device
 
 from host.arrays import Array
 from host.nn.float_layers import BatchNorm2d
-from host.nn.layers import Context, Layer
+from host.nn.layers import Context, SameShape
 
 
-class RangeBatchNorm2d(Layer):
+class RangeBatchNorm2d(SameShape):
     """(x - mean) / (C(n) * (max - min)) * gain + offset per channel of x (N, C, H, W), with C(n) = 1 / sqrt(2 ln n).
 
     n = N * H * W. The expected range of n normal numbers grows as sqrt(2 ln n) deviations on either side, so the result

@@ -17,8 +17,25 @@ from array_api_compat import array_namespace, device
 from host import ops
 from host.arrays import Array
 from host.board import Board
+from host.nn.products import Convolution, Shape
 from host.qtensor import QTensor
 from rtl.config import WORD_CHANNELS
+
+
+class Depthwise(Convolution):
+    """x (C, H, W), w (C, 1, kh, kw) -> y (C, H', W')."""
+
+    def forward(self, board: Board, x: QTensor, w: QTensor) -> Array:
+        return depthwise_conv2d(board, x, w, self.stride, self.padding)
+
+    def input_grad(self, board: Board, g: QTensor, w: QTensor, x: tuple[int, ...]) -> Array:
+        return depthwise_conv2d_input_grad(board, g, w, x, self.stride, self.padding)
+
+    def weight_grad(self, board: Board, g: QTensor, x: QTensor, w: Shape) -> Array:
+        return depthwise_conv2d_weight_grad(board, g, x, w, self.stride, self.padding)
+
+    def geometry(self) -> dict[str, int]:
+        return {**super().geometry(), "depthwise": True}
 
 
 def depthwise_conv2d(board: Board, x: QTensor, w: QTensor, stride: int = 1, padding: int = 1) -> Array:

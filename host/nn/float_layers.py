@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from host.nn.layers import Context, Layer
+from host.nn.layers import Context, Layer, SameShape
+from host.nn.products import Product, Shape
 from host.quantise import Array
 
 
-class BatchNorm2d(Layer):
+class BatchNorm2d(SameShape):
     """Batch normalisation over (N, H, W), arXiv 1502.03167, with the running statistics' momentum of 0.1.
 
     x (N, C, H, W). The running variance is the unbiased one, as in every common framework.
@@ -54,7 +55,7 @@ class BatchNorm2d(Layer):
         return (dy - along) * _channels(inverse * self.params["gain"])
 
 
-class ReLU(Layer):
+class ReLU(SameShape):
     """max(x, 0), any shape; its output is what makes activations unsigned."""
 
     def forward(self, x: Array, context: Context) -> Array:
@@ -73,6 +74,10 @@ class _WindowPool(Layer):
     def __init__(self, size: int):
         super().__init__()
         self.size = size
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        channels, height, width = shape
+        return (channels, height // self.size, width // self.size), []
 
     def _split(self, x: Array) -> Array:
         """(N, C, H, W) -> (N, C, H / size, W / size, size * size)."""
@@ -120,6 +125,9 @@ class MaxPool2d(_WindowPool):
 
 class GlobalAvgPool2d(Layer):
     """Mean over the image, (N, C, H, W) -> (N, C)."""
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        return shape[:1], []
 
     def forward(self, x: Array, context: Context) -> Array:
         if context.training:

@@ -2,7 +2,7 @@
 
 FracTrain (arXiv 2012.13113), section 3.2, executed as a device can: only the chosen option runs. The samples of a batch
 are sorted by option when they enter a block, so that samples of equal precision lie next to each other, and go back to
-their places behind it. One decision sets the widths of activations and gradients; the weights have a width of their
+their places after it. One decision sets the widths of activations and gradients; the weights have a width of their
 own. Batch norm sees the whole mixed batch.
 
 With p the probabilities and k the options, each convolution's input counts as sum_k mask_k * Q_k(x), where
@@ -21,12 +21,11 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from host.arrays import Array, to_numpy
-from host.backends.golden import GoldenBoard
 from host.nn.gate import Gate, Projection
-from host.nn.layers import Context, Conv2d, Layer, Residual, Sequential
+from host.nn.layers import Context, Layer, Residual, Sequential
 from host.nn.mixed import MixedPrecision, Option, option_cp
+from host.nn.products import Product, Shape, gated_products
 from host.quantise import Precision, quantise
-from rtl.config import AcceleratorConfig
 
 
 class Probe:
@@ -83,29 +82,44 @@ class Gated(Layer):
     options : what a sample may choose. None, for `Residual` only, leaves the shortcut, whose convolution then runs at
         the precision of the most expensive option: it is all that such a sample has.
     channels : of the block's input.
+    share : the block's part of the multiply-accumulates whose precision gates decide.
 
     Attributes
     ----------
-    share : the block's part of the multiply-accumulates of all gated blocks.
     choice : option of each sample of the latest forward, (N,).
     costs : `host.nn.mixed.option_cp` of each option.
     """
 
-    def __init__(self, block: Layer, gate: Gate, options: Sequence[Option], channels: int, *, rng: np.random.Generator):
+    def __init__(
+        self,
+        block: Layer,
+        gate: Gate,
+        options: Sequence[Option],
+        channels: int,
+        *,
+        rng: np.random.Generator,
+        share: float = 1.0,
+    ):
         super().__init__()
-        self.block, self.gate, self.options = block, gate, tuple(options)
-        self.projection = Projection(channels, rng=rng)
-        self.children = {"block": block, "projection": self.projection}
-        self.share = 1.0
+        self.gate, self.options = gate, tuple(options)
+        self.children = {"block": block, "projection": Projection(channels, rng=rng)}
+        self.share = share
         self.choice = np.zeros(0, np.int64)
         self.costs = [option_cp(option) for option in self.options]
         self._widest = self.options[int(np.argmax(self.costs))]
         self._order = sorted(range(len(self.options)), key=lambda k: _place(self.options[k]))
 
     @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one sample's forward pass that the decision sets the precision of."""
-        return sum(layer.macs for _, layer in self.block.walk() if isinstance(layer, Conv2d))
+    def block(self) -> Layer:
+        return self.children["block"]
+
+    @property
+    def projection(self) -> Projection:
+        return self.children["projection"]
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        out, products = self.block.trace(shape)
+        return out, [product.inside("block") for product in products]
 
     def forward(self, x: Array, context: Context) -> Array:
         xp = array_namespace(x)
@@ -181,6 +195,9 @@ class GatedNetwork(Layer):
         self.children = {**layers, "gate": gate}
         self.blocks = {name: layer for name, layer in layers.items() if isinstance(layer, Gated)}
 
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        return self._layers.trace(shape)
+
     def forward(self, x: Array, context: Context) -> Array:
         self.gate.reset(context)
         return self._layers.forward(x, context)
@@ -224,8 +241,7 @@ def add_gates(
 ) -> GatedNetwork:
     """Put a gate before every block of `model`; all its layers and their arrays are kept.
 
-    Blocks are the layers of the sequence that hold convolutions, or in a network without such blocks the single
-    convolutions but the first.
+    Which layers are blocks `host.nn.products.gated_products` says.
 
     Parameters
     ----------
@@ -238,33 +254,20 @@ def add_gates(
     ValueError
         If an option skips blocks and a block has no shortcut; the message names it.
     """
-    shapes = _input_shapes(model, image)
+    _, products = model.trace(image)
+    blocks = gated_products(products)
+    macs = {name: sum(p.macs for p in inside if not p.fixed) for name, inside in blocks.items()}
+    total = sum(macs.values())
     gate = Gate(len(options), rng=rng)
     layers: dict[str, Layer] = {}
-    single = [layer for layer in model.children.values() if isinstance(layer, Conv2d) and not layer.first]
-    blocks = [layer for layer in model.children.values() if layer.children] or single
     for name, layer in model.children.items():
-        if layer in blocks:
+        if name in blocks:
             if None in options and not isinstance(layer, Residual):
                 raise ValueError(f"option 0 skips blocks, but {name} of this model has no shortcut")
-            layer = Gated(layer, gate, options, shapes[name][0], rng=rng)
+            channels = blocks[name][0].x[0]
+            layer = Gated(layer, gate, options, channels, rng=rng, share=macs[name] / total)
         layers[name] = layer
-    network = GatedNetwork(gate, layers)
-    total = sum(block.macs for block in network.blocks.values())
-    for block in network.blocks.values():
-        block.share = block.macs / total
-    return network
-
-
-def _input_shapes(model: Sequential, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """Shape (C, H, W) of the input of each layer; the convolutions learn their multiply-accumulates by the way."""
-    context = Context(GoldenBoard(AcceleratorConfig()), Precision(2, 2), training=False)
-    x = np.zeros((1, *image), np.float32)
-    shapes = {}
-    for name, layer in model.children.items():
-        shapes[name] = tuple(x.shape[1:])
-        x = layer.forward(x, context)
-    return shapes
+    return GatedNetwork(gate, layers)
 
 
 def _place(option: Option) -> tuple[int, int, int]:

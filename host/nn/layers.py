@@ -1,8 +1,8 @@
 """Layers with explicit forward and backward: the base class, containers, and the layers that run on a board.
 
-Every convolution and matrix product of all three passes goes through `host.ops` to the board; the layers of
-`host.nn.float_layers` are computed on the host. A layer never knows the training schedule: each call receives a
-`Context` that carries the precision of this very step, and a container may hand a different one to each of its layers.
+Every product of all three passes goes to the board, and is declared by `trace`; the layers of `host.nn.float_layers`
+are computed on the host. A layer never knows the training schedule: each call receives a `Context` that carries the
+precision of this very step, and a container may hand a different one to each of its layers.
 
 Arrays follow the array API standard; images are NCHW, weights OIHW, both in the floating-point dtype of the input.
 """
@@ -10,15 +10,14 @@ Arrays follow the array API standard; images are NCHW, weights OIHW, both in the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from host import ops
 from host.board import Board
 from host.nn.mixed import MixedPrecision
+from host.nn.products import Convolution, Kind, Matrix, Product, Shape
 from host.quantise import Array, Precision, quantise, rescale, rescale_runs, rescale_sum
 
 
@@ -32,8 +31,8 @@ class Context:
     precision : operand widths of this call, of all samples or of each.
     training : batch statistics and a cache for backward if true; running statistics and no cache if false.
     rng : noise of the stochastic rounding of gradients; needed by backward alone.
-    probe : called by the backward of each convolution that has an input gradient with its input before rounding, that
-        gradient and whether the input is signed; the same in forward and backward.
+    probe : called by the backward of each product that has an input gradient and the precision of the call, with its
+        input before rounding, that gradient and whether the input is signed; the same in forward and backward.
     cost_weight : weight of `host.nn.gated`'s cost in the loss, for each percent of cp; needed by backward alone.
     """
 
@@ -48,8 +47,8 @@ class Context:
 class Layer:
     """A differentiable function with parameters.
 
-    Subclasses implement `forward(x, context)` and `backward(dy, context)`; backward returns the gradient at the input
-    of the latest training forward, or None where nothing below needs it, and fills `grads`.
+    Subclasses implement `forward(x, context)`, `backward(dy, context)` and `trace(shape)`; backward returns the
+    gradient at the input of the latest training forward, or None where nothing below needs it, and fills `grads`.
 
     Attributes
     ----------
@@ -73,6 +72,10 @@ class Layer:
 
     def backward(self, dy: Array, context: Context) -> Array | None:
         raise TypeError(f"{type(self).__name__} defines no backward pass")
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        """Shape of the output for an input of `shape`, both without the batch, and the products on the way to it."""
+        raise TypeError(f"{type(self).__name__} declares no products")
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """This layer and all layers inside it, with the prefix of their arrays' full names."""
@@ -111,12 +114,26 @@ class Layer:
         return self.params | self.buffers
 
 
+class SameShape(Layer):
+    """A layer of the host whose output has the shape of its input."""
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        return shape, []
+
+
 class Sequential(Layer):
     """Layers one after the other."""
 
     def __init__(self, **children: Layer):
         super().__init__()
         self.children = children
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        found: list[Product] = []
+        for name, child in self.children.items():
+            shape, products = child.trace(shape)
+            found += [product.inside(name) for product in products]
+        return shape, found
 
     def forward(self, x: Array, context: Context) -> Array:
         for child in self.children.values():
@@ -134,8 +151,23 @@ class Residual(Layer):
 
     def __init__(self, body: Layer, shortcut: Layer | None = None):
         super().__init__()
-        self.body, self.shortcut = body, shortcut
         self.children = {"body": body} | ({"shortcut": shortcut} if shortcut else {})
+
+    @property
+    def body(self) -> Layer:
+        return self.children["body"]
+
+    @property
+    def shortcut(self) -> Layer | None:
+        return self.children.get("shortcut")
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        out, products = self.body.trace(shape)
+        beside, around = (shape, []) if self.shortcut is None else self.shortcut.trace(shape)
+        if out != beside:
+            raise ValueError(f"the body of a residual block gives {out}, its shortcut {beside}")
+        found = [product.inside("body") for product in products]
+        return out, found + [replace(product.inside("shortcut"), always=True) for product in around]
 
     def forward(self, x: Array, context: Context) -> Array:
         return self.body.forward(x, context) + (self.shortcut.forward(x, context) if self.shortcut else x)
@@ -144,27 +176,99 @@ class Residual(Layer):
         return self.body.backward(dy, context) + (self.shortcut.backward(dy, context) if self.shortcut else dy)
 
 
-class Conv2d(Layer):
-    """Convolution without bias on the board; x (N, in, H, W) -> (N, out, H', W').
+class ProductLayer(Layer):
+    """A layer whose product of input and weight runs on the board; a bias, where there is one, is added on the host.
 
     Forward multiplies Q_f(x) x Q_f(w). Backward rounds dy once, stochastically, to `bw` bits and multiplies the same
-    codes with the codes of w (input gradient) and of x (weight gradient): FracTrain, section 3.1. The first layer of a
-    network (`first=True`) takes a signed image and computes no input gradient.
+    codes with the codes of w (input gradient) and of x (weight gradient): FracTrain, section 3.1.
 
     Where the precision differs between samples, x is rounded with one range, dy with one range for each run of samples
     of equal precision; each run has its own backward products, whose weight gradients are added up in floating point.
 
     Parameters
     ----------
-    in_channels, out_channels, kernel, stride : geometry; the padding is kernel // 2.
-    rng : initial weights, float32, from N(0, 2 / (kernel**2 * out_channels)) as in the paper's code.
+    kind : the product.
+    weight : initial weight.
+    first : no input gradient is computed, and the input may be negative.
     min_bits : no operand of this layer is narrower, whatever the schedule says.
     """
 
-    #: Whether the input may be negative, in a subclass; that of a `first` one always may.
+    #: Whether the input may be negative, in a subclass; that of a `first` layer always may.
     signed = False
-    #: Multiply-accumulates of one sample's forward pass at the precision of the call, known after the first one.
-    macs = 0
+    #: The precision of a subclass that keeps its own.
+    fixed: Precision | None = None
+    #: Whether the layer is always the first or the last of a network, where some methods round otherwise.
+    edge = False
+
+    def __init__(self, kind: Kind, weight: Array, *, first: bool = False, min_bits: int = 2):
+        super().__init__()
+        self.kind, self.first, self.min_bits = kind, first, min_bits
+        self.params["weight"] = weight
+
+    def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
+        product = Product(
+            "",
+            self.kind,
+            tuple(shape),
+            tuple(self.params["weight"].shape),
+            first=self.first,
+            signed=self.first or self.signed,
+            min_bits=self.min_bits,
+            fixed=self.fixed,
+        )
+        return product.out, [product]
+
+    def forward(self, x: Array, context: Context) -> Array:
+        y = self._multiply(x, context)
+        return y + self.params["bias"] if "bias" in self.params else y
+
+    def backward(self, dy: Array, context: Context) -> Array | None:
+        if "bias" in self.params:
+            self.grads["bias"] = array_namespace(dy).sum(dy, axis=0)
+        return self._gradients(dy, context)
+
+    def _precision(self, context: Context) -> Precision | MixedPrecision:
+        return self.fixed or context.precision.at_least(self.min_bits)
+
+    def _multiply(self, x: Array, context: Context) -> Array:
+        """The product for forward."""
+        precision = self._precision(context)
+        qx = quantise(x, precision.activations, signed=self.first or self.signed)
+        qw = quantise(self.params["weight"], precision.weight_bits, signed=True)
+        if context.training:
+            self._operands = precision, qx, qw
+            self._probed = None if context.probe is None or self.fixed else x
+        return rescale(self.kind.forward(context.board, qx, qw), qx.scale * qw.scale, like=x)
+
+    def _gradients(self, dy: Array, context: Context) -> Array | None:
+        """The products for backward: fills the gradient at the weight, returns that at the input."""
+        precision, qx, qw = self._operands
+        board, kind = context.board, self.kind
+        qg = quantise(dy, precision.gradients, signed=True, rng=context.rng, own_ranges=True)
+        runs = list(zip(qg.parts(), qx.parts(), strict=True))
+        self.grads["weight"] = rescale_sum(
+            [(kind.weight_grad(board, g, x, qw.shape), g.scale * x.scale) for g, x in runs], like=dy
+        )
+        if self.first:
+            return None
+        dx = rescale_runs([(kind.input_grad(board, g, qw, x.shape), g.scale * qw.scale) for g, x in runs], like=dy)
+        if self._probed is not None:
+            context.probe(self._probed, dx, self.signed)
+        return dx
+
+
+class Conv2d(ProductLayer):
+    """Convolution without bias; x (N, in, H, W) -> (N, out, H', W'), not negative unless it is the `first` layer's.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel, stride : geometry; the padding is kernel // 2.
+    rng : initial weights, float32, from N(0, 2 / (kernel**2 * out_channels)) as in the paper's code.
+    first, min_bits : see `ProductLayer`.
+    """
+
+    #: The kind of product, made from stride and padding.
+    of_kind: type[Convolution] = Convolution
 
     def __init__(
         self,
@@ -177,70 +281,26 @@ class Conv2d(Layer):
         first: bool = False,
         min_bits: int = 2,
     ):
-        super().__init__()
-        self.stride, self.padding, self.first, self.min_bits = stride, kernel // 2, first, min_bits
         shape = (out_channels, in_channels, kernel, kernel)
-        deviation = np.sqrt(2 / (kernel * kernel * out_channels))
-        self.params["weight"] = (deviation * rng.standard_normal(shape)).astype(np.float32)
-
-    def forward(self, x: Array, context: Context) -> Array:
-        precision = context.precision.at_least(self.min_bits)
-        qx = quantise(x, precision.activations, signed=self.first or self.signed)
-        qw = quantise(self.params["weight"], precision.weight_bits, signed=True)
-        if context.training:
-            self._operands = precision, qx, qw
-            self._input = None if context.probe is None else x
-        y = ops.conv2d(context.board, qx, qw, self.stride, self.padding)
-        self.macs = prod(y.shape[2:]) * prod(qw.shape)
-        return rescale(y, qx.scale * qw.scale, like=x)
-
-    def backward(self, dy: Array, context: Context) -> Array | None:
-        precision, qx, qw = self._operands
-        qg = quantise(dy, precision.gradients, signed=True, rng=context.rng, own_ranges=True)
-        board, how = context.board, {"stride": self.stride, "padding": self.padding}
-        runs = list(zip(qg.parts(), qx.parts(), strict=True))
-        self.grads["weight"] = rescale_sum(
-            [(ops.conv2d_weight_grad(board, g, x, qw.shape, **how), g.scale * x.scale) for g, x in runs],
-            like=dy,
-        )
-        if self.first:
-            return None
-        dx = rescale_runs(
-            [(ops.conv2d_input_grad(board, g, qw, x.shape, **how), g.scale * qw.scale) for g, x in runs],
-            like=dy,
-        )
-        if self._input is not None:
-            context.probe(self._input, dx, self.signed)
-        return dx
+        weight = _normal(rng, shape, 2 / (kernel * kernel * out_channels))
+        super().__init__(self.of_kind(stride, kernel // 2), weight, first=first, min_bits=min_bits)
+        self.edge = first
 
 
-class Linear(Layer):
-    """Fully connected layer on the board, its bias on the host; non-negative x (N, in) -> (N, out).
+class Linear(ProductLayer):
+    """Fully connected layer, its bias on the host; non-negative x (N, in) -> (N, out).
 
-    Operands and precision as in `Conv2d`. Initial weights float32 from N(0, 2 / (in * out)) as in the paper's code.
+    Initial weights float32 from N(0, 2 / (in * out)) as in the paper's code.
     """
 
+    edge = True
+
     def __init__(self, in_features: int, out_features: int, *, rng: np.random.Generator, min_bits: int = 2):
-        super().__init__()
-        self.min_bits = min_bits
-        deviation = np.sqrt(2 / (in_features * out_features))
-        self.params["weight"] = (deviation * rng.standard_normal((in_features, out_features))).astype(np.float32)
+        weight = _normal(rng, (in_features, out_features), 2 / (in_features * out_features))
+        super().__init__(Matrix(), weight, min_bits=min_bits)
         self.params["bias"] = np.zeros(out_features, np.float32)
 
-    def forward(self, x: Array, context: Context) -> Array:
-        bits = context.precision.at_least(self.min_bits).fw
-        qx = quantise(x, bits, signed=False)
-        qw = quantise(self.params["weight"], bits, signed=True)
-        if context.training:
-            self._operands = qx, qw
-        return rescale(ops.matmul(context.board, qx, qw), qx.scale * qw.scale, like=x) + self.params["bias"]
 
-    def backward(self, dy: Array, context: Context) -> Array:
-        xp = array_namespace(dy)
-        qx, qw = self._operands
-        qg = quantise(dy, context.precision.at_least(self.min_bits).bw, signed=True, rng=context.rng)
-        self.grads["bias"] = xp.sum(dy, axis=0)
-        dw = ops.matmul(context.board, qx.transpose(), qg)
-        self.grads["weight"] = rescale(dw, qx.scale * qg.scale, like=dy)
-        dx = ops.matmul(context.board, qg, qw.transpose())
-        return rescale(dx, qg.scale * qw.scale, like=dy)
+def _normal(rng: np.random.Generator, shape: Shape, variance: float) -> np.ndarray:
+    """Initial weights, float32."""
+    return (np.sqrt(variance) * rng.standard_normal(shape)).astype(np.float32)

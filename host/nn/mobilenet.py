@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from host.arrays import Array
-from host.nn.depthwise import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_weight_grad
+from host.nn.depthwise import Depthwise
 from host.nn.float_layers import BatchNorm2d, GlobalAvgPool2d, ReLU
-from host.nn.layers import Context, Conv2d, Layer, Linear, Residual, Sequential
-from host.quantise import Precision, quantise, rescale
+from host.nn.layers import Conv2d, Layer, Linear, Residual, Sequential
+from host.quantise import Precision
 
 #: (expansion, output channels, blocks, stride of the first) of each group. Against ImageNet's network the strides of
 #: the first convolution and of the second group are 1.
@@ -18,7 +17,7 @@ GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 class SignedConv2d(Conv2d):
-    """`Conv2d` of an input of either sign: a bottleneck's, which has no ReLU behind it."""
+    """`Conv2d` of an input of either sign: a bottleneck's, which no ReLU follows."""
 
     signed = True
 
@@ -31,25 +30,11 @@ class DepthwiseConv2d(Conv2d):
     does not do. See `host.nn.depthwise` for what it costs.
     """
 
-    PRECISION = Precision(8, 16)
+    of_kind = Depthwise
+    fixed = Precision(8, 16)
 
     def __init__(self, channels: int, stride: int = 1, *, rng: np.random.Generator):
         super().__init__(1, channels, stride=stride, rng=rng)
-
-    def forward(self, x: Array, context: Context) -> Array:
-        qx = quantise(x, self.PRECISION.fw, signed=False)
-        qw = quantise(self.params["weight"], self.PRECISION.fw, signed=True)
-        if context.training:
-            self._operands = qx, qw
-        return rescale(depthwise_conv2d(context.board, qx, qw, self.stride), qx.scale * qw.scale, like=x)
-
-    def backward(self, dy: Array, context: Context) -> Array:
-        qx, qw = self._operands
-        qg = quantise(dy, self.PRECISION.bw, signed=True, rng=context.rng)
-        dw = depthwise_conv2d_weight_grad(context.board, qg, qx, qw.shape, self.stride)
-        self.grads["weight"] = rescale(dw, qg.scale * qx.scale, like=dy)
-        dx = depthwise_conv2d_input_grad(context.board, qg, qw, qx.shape, self.stride)
-        return rescale(dx, qg.scale * qw.scale, like=dy)
 
 
 def mobilenetv2(

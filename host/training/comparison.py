@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
 from host.machine import SCOPE, Machine
+from host.nn.products import Product
 from host.training.checkpoint import write_atomically
 from host.training.cost import FULL, Cost, conversion, run_cost, saving
 from host.training.folder import METRICS, SUMMARY
 from host.training.records import read_records, read_summary
-from host.training.workload import Work, network
+from host.training.workload import network
 
 METHOD_FILE = "method.txt"
 #: The static reference of the paper's figures.
@@ -65,13 +66,13 @@ class Result:
 
 
 @cache
-def _shapes(model: str, data: str, subset: str) -> tuple[tuple[Work, ...] | None, int]:
-    """Layers of a network on a data set and the samples of an epoch; (None, 0) where the data set is not at hand."""
+def _products(model: str, data: str, subset: str, edge_bits: int) -> tuple[tuple[Product, ...] | None, int]:
+    """Products of a network on a data set and the samples of an epoch; (None, 0) where the data set is not at hand."""
     try:
         dataset = Subset.parse(subset).of(load_dataset(data))
     except (OSError, ValueError):
         return None, 0
-    return tuple(network(model, dataset.image, dataset.classes)), len(dataset.train)
+    return tuple(network(model, dataset.image, dataset.classes, edge_bits)), len(dataset.train)
 
 
 def read_result(folder: Path) -> Result:
@@ -80,9 +81,10 @@ def read_result(folder: Path) -> Result:
         summary, records = read_summary(folder), read_records(folder)
         if len(records) != summary["epochs"]:
             raise ValueError(f"{METRICS} has {len(records)} epochs, {SUMMARY} {summary['epochs']}")
-        works, samples = _shapes(*(summary["config"][name] for name in ("model", "data", "subset")))
-        full = run_cost(records, summary, works, samples)
-        best = run_cost(records, summary, works, samples, best=True)
+        names = ("model", "data", "subset", "edge_bits")
+        products, samples = _products(*(summary["config"][name] for name in names))
+        full = run_cost(records, summary, products, samples)
+        best = run_cost(records, summary, products, samples, best=True)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no complete run of host.train: {error}") from None
     method = (folder / METHOD_FILE).read_text().strip() if (folder / METHOD_FILE).exists() else folder.name

@@ -18,16 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from host.cycles.bus import seconds
 from host.lowering.layout import ceil_div
 from host.nn.gate import FEATURES, HIDDEN
 from host.nn.mixed import option_cp, parse_options
-from host.nn.mobilenet import DepthwiseConv2d
+from host.nn.products import Product, gated_products
 from host.quantise import Precision
-from host.training.workload import Work
 from rtl.config import DIGIT_BITS
 
 #: bits * bits of a 32-bit MAC.
@@ -39,35 +37,23 @@ DRAM_PJ_PER_BIT = 15.0
 MULTIPLY_PJ, ADD_PJ = 0.2, 0.1
 
 
-def forward_macs(work: Work) -> int:
-    """Multiply-accumulates of a layer's forward pass for one sample."""
-    if len(work.w) == 2:
-        return prod(work.w)
-    return prod(work.out) * prod(work.w[1:])
-
-
-def paper_cc(works: Iterable[Work], precision: Precision) -> float:
+def paper_cc(products: Iterable[Product], precision: Precision) -> float:
     """CC of one sample as the paper counts it, in 32-bit MACs."""
-    return sum(forward_macs(work) * _thrice(_own(work, precision)) for work in works) / FULL
+    return sum(product.macs * _thrice(product.fixed or precision) for product in products) / FULL
 
 
-def executed_cc(works: Sequence[Work], precision: Precision, edge_bits: int, *, digits: bool = False) -> float:
+def executed_cc(products: Iterable[Product], precision: Precision, *, digits: bool = False) -> float:
     """CC of one sample as executed, in 32-bit MACs.
 
     Parameters
     ----------
-    works : layers in order; the first and the last are never narrower than `edge_bits`.
     digits : fill the stationary operand up to whole digits. It is the weight, or of two the one that costs less.
     """
-    return sum(_work_cc(work, edge_precision(work, works, precision, edge_bits), digits) for work in works)
+    return sum(_product_cc(product, product.precision(precision), digits) for product in products)
 
 
-def _work_cc(work: Work, precision: Precision, digits: bool) -> float:
-    return forward_macs(work) * _passes(work, precision, digits) / FULL
-
-
-def _own(work: Work, precision: Precision) -> Precision:
-    return DepthwiseConv2d.PRECISION if work.depthwise else precision
+def _product_cc(product: Product, precision: Precision, digits: bool) -> float:
+    return product.macs * _passes(product, precision, digits) / FULL
 
 
 def _thrice(precision: Precision) -> int:
@@ -76,9 +62,8 @@ def _thrice(precision: Precision) -> int:
     return a * w + g * w + a * g
 
 
-def _passes(work: Work, precision: Precision, digits: bool) -> int:
-    """The same of the passes that the layer has; with `digits` as the array works."""
-    precision = _own(work, precision)
+def _passes(product: Product, precision: Precision, digits: bool) -> int:
+    """The same of the passes that there are; with `digits` as the array works."""
     a, g, w = precision.fw, precision.bw, precision.weight_bits
     filled = {bits: ceil_div(bits, DIGIT_BITS) * DIGIT_BITS if digits else bits for bits in (a, g, w)}
     costs = {
@@ -86,53 +71,34 @@ def _passes(work: Work, precision: Precision, digits: bool) -> int:
         "input grad": filled[w] * g,
         "weight grad": min(filled[a] * g, filled[g] * a),
     }
-    return sum(costs[which] for which in work.passes)
+    return sum(costs[which] for which in product.passes)
 
 
-def gated_works(works: Iterable[Work]) -> list[Work]:
-    """The layers in blocks that get a gate where samples choose; see `host.nn.gated.add_gates`."""
-    convolutions = [work for work in works if len(work.w) == 4 and not work.first]
-    return [work for work in convolutions if _block(work) != work.name] or convolutions
-
-
-def gate_cc(works: Iterable[Work], options: int) -> float:
+def gate_cc(products: Iterable[Product], options: int) -> float:
     """32-bit MACs of the gates for one sample, forward and both gradients; `host.nn.gate` computes them on the host."""
-    inputs: dict[str, int] = {}
-    for work in gated_works(works):
-        inputs.setdefault(_block(work), work.x[0])
     step = (FEATURES + HIDDEN) * 4 * HIDDEN + HIDDEN * options
-    return 3.0 * sum(channels * FEATURES + step for channels in inputs.values())
+    channels = [inside[0].x[0] for inside in gated_products(products).values()]
+    return 3.0 * sum(count * FEATURES + step for count in channels)
 
 
-def _block(work: Work) -> str:
-    return work.name.partition(".")[0]
+def chosen_products(
+    products: Sequence[Product], config: Mapping[str, Any], windows: Iterable[Mapping[str, Any]], rest: Precision
+) -> Iterator[tuple[int, Product, Precision]]:
+    """(samples, product, precision) of all that ran in windows of `host.training.trace`; `rest` has what has no gate.
 
-
-def chosen_works(
-    works: Sequence[Work], config: Mapping[str, Any], windows: Iterable[Mapping[str, Any]], rest: Precision
-) -> Iterator[tuple[int, Work, Precision]]:
-    """(samples, layer, precision) of all that ran in the windows of `host.training.trace`; `rest` has what has no gate.
-
-    Edges are no narrower than `edge_bits`.
+    The precision is what each product really has, with the run's edge bits if `products` were traced with them.
     """
     options = parse_options(config["options"], config["weight_bits"])
     widest = max(options, key=option_cp)
-    gated = gated_works(works)
+    block_of = {product: name for name, inside in gated_products(products).items() for product in inside}
     for window in windows:
-        for work in works:
-            if work not in gated:
-                yield window["samples"], work, edge_precision(work, works, rest, config["edge_bits"])
+        for product in products:
+            if product not in block_of:
+                yield window["samples"], product, product.precision(rest)
                 continue
-            for option, samples in zip(options, window["counts"][_block(work)], strict=True):
-                # Whoever skips the block still has its shortcut.
-                precision = option if option or "shortcut" not in work.name else widest
-                if samples and precision:
-                    yield samples, work, precision
-
-
-def edge_precision(work: Work, works: Sequence[Work], precision: Precision, edge_bits: int) -> Precision:
-    """What a layer without a gate really has: the first and the last are never narrower than `edge_bits`."""
-    return precision.at_least(edge_bits) if work.first or work is works[-1] else precision
+            for option, samples in zip(options, window["counts"][block_of[product]], strict=True):
+                if samples and (option or product.always):
+                    yield samples, product, product.precision(option or widest)
 
 
 def segments(summary: Mapping[str, Any], first: int, last: int) -> Iterator[tuple[int, Precision]]:
@@ -184,7 +150,7 @@ class Cost:
 def run_cost(
     records: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
-    works: Sequence[Work] | None = None,
+    products: Sequence[Product] | None = None,
     samples: int = 0,
     *,
     best: bool = False,
@@ -195,8 +161,8 @@ def run_cost(
     ----------
     records : lines of metrics.jsonl.
     summary : content of summary.json.
-    works, samples : layers of the network and samples of an epoch. Without them the figures that need them are None,
-        and the gates of a run that has some are not in what was executed.
+    products, samples : products of the network and samples of an epoch. Without them the figures that need them are
+        None, and the gates of a run that has some are not in what was executed.
     """
     if best:
         accuracies = [record["test_accuracy"] for record in records]
@@ -204,24 +170,24 @@ def run_cost(
     config = summary["config"]
     paper = digits = gates = 0.0
     begin = 0
-    for record in records if works is not None else ():
+    for record in records if products is not None else ():
         end = record["iteration"]
         if "cp" in record:
             rest = Precision(config["fw"][0], config["bw"][0])
-            chosen = [work for work in gated_works(works) if not work.depthwise]
-            gated = sum(map(forward_macs, chosen))
-            others = [work for work in works if work not in chosen]
+            inside = [product for block in gated_products(products).values() for product in block]
+            chosen = [product for product in inside if not product.fixed]
+            gated = sum(product.macs for product in chosen)
+            others = [product for product in products if product not in chosen]
             # cp is the cost in % of that at 32 bits, of which there are three passes.
             paper += samples * (gated * 3 * record["cp"] / 100 + paper_cc(others, rest))
-            parts = chosen_works(works, config, record["gates"], rest)
-            digits += sum(count * _work_cc(work, precision, True) for count, work, precision in parts)
-            gates += samples * gate_cc(works, len(parse_options(config["options"], config["weight_bits"])))
+            parts = chosen_products(products, config, record["gates"], rest)
+            digits += sum(count * _product_cc(product, precision, True) for count, product, precision in parts)
+            gates += samples * gate_cc(products, len(parse_options(config["options"], config["weight_bits"])))
             begin = end
             continue
         for count, precision in segments(summary, begin, end):
-            part, edge_bits = samples * count / (end - begin), config["edge_bits"]
-            paper += part * paper_cc(works, precision)
-            ratio = executed_cc(works, precision, edge_bits, digits=True) / executed_cc(works, precision, edge_bits)
+            paper += samples * count / (end - begin) * paper_cc(products, precision)
+            ratio = executed_cc(products, precision, digits=True) / executed_cc(products, precision)
             digits += record["bit_macs"] / FULL * ratio * count / (end - begin)
         begin = end
 
@@ -232,9 +198,9 @@ def run_cost(
     return Cost(
         epochs=len(records),
         accuracy=records[-1]["test_accuracy"],
-        paper=None if works is None else paper,
+        paper=None if products is None else paper,
         executed=total("bit_macs") / FULL + gates,
-        digits=None if works is None else digits + gates,
+        digits=None if products is None else digits + gates,
         cycles=total("cycles"),
         ddr_bytes=total("ddr_bytes"),
     )

@@ -47,5 +47,5 @@ def _gate_cc(config: TrainConfig, dataset: Dataset, epochs: int) -> float:
     """32-bit MACs of the gates over the run; they compute in floating point."""
     if not config.gated:
         return 0.0
-    works = network(config.model, dataset.image, dataset.classes)
-    return gate_cc(works, len(config.gate_options)) * len(dataset.train) * epochs
+    products = network(config.model, dataset.image, dataset.classes)
+    return gate_cc(products, len(config.gate_options)) * len(dataset.train) * epochs
