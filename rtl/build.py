@@ -19,10 +19,11 @@ from pathlib import Path
 
 from boards import BOARDS, board_module
 
-from .config import AcceleratorConfig
+from .config import PRESETS, AcceleratorConfig
 from .hierarchy import rtlil
 from .levels import analyse, as_json, table
 from .utilisation import RESOURCES, Utilisation
+from .verilog import write_verilog
 from .yosys import YOSYS
 
 #: Units that stay modules of their own in the netlist, so that each is synthesised once.
@@ -212,6 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clusters", type=int, help="clusters of the array (default: the board's)")
     parser.add_argument("--clock-mhz", type=float, help="clock to constrain to (default: the board's)")
     parser.add_argument("--out", type=Path, help="directory of the results (default: build/BOARD)")
+    parser.add_argument("--preset", choices=PRESETS, help="configuration of the array (default: the board's)")
+    parser.add_argument("--verilog", type=Path, metavar="DIR", help="write plain Verilog into DIR, and build nothing")
     parser.add_argument("--list", action="store_true", help="list the boards and exit")
     args = parser.parse_args(arguments)
     if args.list:
@@ -222,7 +225,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         board = board_module(args.board)
         changes = {} if args.clusters is None else {"clusters": args.clusters}
-        config = AcceleratorConfig.preset(board.PRESET, **changes)
+        config = AcceleratorConfig.preset(args.preset or board.PRESET, **changes)
+        if args.verilog:
+            for path in write_verilog(config, args.verilog):
+                print(f"wrote {path}")
+            return 0
         if args.clock_mhz is not None and not args.clock_mhz > 0:
             raise ValueError(f"--clock-mhz is {args.clock_mhz}, must be above 0")
         report = build(args.board, config, out, args.clock_mhz)

@@ -2,7 +2,7 @@
 
 Elaborating equal submodules one by one is what makes Python HDL builds slow: the array has 320 equal processing
 elements. `Macro` puts an `Instance` where the unit would stand; `rtlil` converts every distinct unit once and returns
-one text with all modules, which synthesis and simulation both read.
+one text with all modules, which synthesis and simulation both read. Elsewhere a macro is the unit itself.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ class Macro(wiring.Component):
 
     def elaborate(self, platform):
         pending = _pending.get(None)
-        if pending is None:
-            raise RuntimeError(f"macro {self._unit.macro!r} can only be elaborated by rtl.hierarchy.rtlil")
+        if pending is None:  # nobody collects macros, Amaranth's own simulator for one: the unit itself stands here
+            m = Module()
+            m.submodules.unit = unit = self._unit(self._config)
+            wiring.connect(m, wiring.flipped(self), unit)
+            return m
         known = pending.setdefault(self._unit.macro, (self._unit, self._config))
         if known != (self._unit, self._config):
             raise ValueError(f"macro {self._unit.macro!r} is used with two configurations")
@@ -49,17 +52,20 @@ class Macro(wiring.Component):
         return m
 
 
-def rtlil(top, name: str) -> str:
-    """RTLIL text of `top` as module `name`, followed by each macro module it uses, once."""
+def rtlil(top, name: str, *, source_lines: bool = False) -> str:
+    """RTLIL text of `top` as module `name`, followed by each macro module it uses, once.
+
+    `source_lines`: what stems from which line of Python is noted, in attributes `src`.
+    """
     pending: dict = {}
     token = _pending.set(pending)
     try:
-        texts = [rtlil_backend.convert(top, name=name, emit_src=False)]
+        texts = [rtlil_backend.convert(top, name=name, emit_src=source_lines)]
         done: set[str] = set()
         while todo := [key for key in pending if key not in done]:
             for key in todo:
                 unit, config = pending[key]
-                text = rtlil_backend.convert(unit(config), name=key, emit_src=False)
+                text = rtlil_backend.convert(unit(config), name=key, emit_src=source_lines)
                 texts.append(text.replace("attribute \\top 1\n", ""))
                 done.add(key)
         return "\n".join(texts)

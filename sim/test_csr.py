@@ -14,11 +14,11 @@ from amaranth.lib.wiring import In
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
+from rtl.axi_flat import connect_subordinate, flat_axilite
 from rtl.config import AcceleratorConfig
 from rtl.csr import RegisterBank
 from rtl.isa import COUNTER_NAMES, CSR, CSR_ADDRESS_BITS, ID, VERSION, Control, Irq, Status, config_words
 from sim.bench import run
-from sim.flat import connect_subordinate, flat_axilite
 from sim.streams import start
 
 CONFIG = AcceleratorConfig.preset("tiny")

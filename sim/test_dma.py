@@ -15,11 +15,11 @@ from amaranth.lib.wiring import In, Out
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave, SparseMemoryRegion
 
+from rtl.axi_flat import FLAT_AXI4, connect_manager
 from rtl.config import BEAT_BITS, AcceleratorConfig
 from rtl.dma import Beat, Command, Fault, ReadArbiter, Reader, Writer
 from sim.bench import run
 from sim.faults import Refusing
-from sim.flat import FLAT_AXI4, connect_manager
 from sim.streams import StreamSource, start
 
 # Addresses around all of these are used: the first, a 4 KiB boundary, and the last.

@@ -18,6 +18,7 @@ from amaranth.lib.wiring import In, Out
 from cocotb.triggers import RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave, MemoryRegion
 
+from rtl.axi_flat import FLAT_AXI4, connect_manager, connect_subordinate, flat_axilite
 from rtl.config import AcceleratorConfig
 from rtl.isa import (
     CSR,
@@ -34,7 +35,6 @@ from rtl.isa import (
 )
 from rtl.top import Accelerator
 from sim.faults import Refusing
-from sim.flat import FLAT_AXI4, connect_manager, connect_subordinate, flat_axilite
 from sim.golden import check, execute
 from sim.streams import start
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out, Signature
 
-from rtl.axi import ADDRESS_BITS, CACHE
-from rtl.config import BEAT_BITS, BEAT_BYTES
+from .axi import ADDRESS_BITS, CACHE
+from .config import BEAT_BITS, BEAT_BYTES
 
 _ADDRESS = {
     "id": (Out, 1),
