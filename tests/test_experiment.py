@@ -42,7 +42,16 @@ def fake_run(
         for i, accuracy in enumerate(accuracies)
     ]
     summary = {
-        **{"board": board, "machine": machine, "epochs": 2, "stage_switches": [], "config": config.to_json()},
+        "dataset": {"image": [1, 8, 8], "classes": 10, "samples": 1438},
+        **{
+            "board": board,
+            "machine": machine,
+            "epochs": 2,
+            "iterations": 46,
+            "cycles": cycles,
+            "stage_switches": [],
+            "config": config.to_json(),
+        },
         **{"cc": 2 * cc, "cc_static": 2 * CC["static"], "latency_static_cycles": cycles and 2 * CYCLES["static"]},
     }
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from host.data.datasets import load_dataset
-from host.data.subset import Subset
 from host.machine import SCOPE, Machine
-from host.nn.products import Product
 from host.training.checkpoint import write_atomically
 from host.training.cost import FULL, Cost, conversion, run_cost, saving
 from host.training.folder import METRICS, SUMMARY
@@ -65,26 +61,16 @@ class Result:
         return self.summary.get("cycles_modelled", self.summary["board"].endswith("+cycles"))
 
 
-@cache
-def _products(model: str, data: str, subset: str, edge_bits: int) -> tuple[tuple[Product, ...] | None, int]:
-    """Products of a network on a data set and the samples of an epoch; (None, 0) where the data set is not at hand."""
-    try:
-        dataset = Subset.parse(subset).of(load_dataset(data))
-    except (OSError, ValueError):
-        return None, 0
-    return tuple(network(model, dataset.image, dataset.classes, edge_bits)), len(dataset.train)
-
-
 def read_result(folder: Path) -> Result:
     """The run in `folder`. Raises ValueError if its files are damaged or do not fit together."""
     try:
         summary, records = read_summary(folder), read_records(folder)
         if len(records) != summary["epochs"]:
             raise ValueError(f"{METRICS} has {len(records)} epochs, {SUMMARY} {summary['epochs']}")
-        names = ("model", "data", "subset", "edge_bits")
-        products, samples = _products(*(summary["config"][name] for name in names))
-        full = run_cost(records, summary, products, samples)
-        best = run_cost(records, summary, products, samples, best=True)
+        config, dataset = summary["config"], summary["dataset"]
+        products = network(config["model"], tuple(dataset["image"]), dataset["classes"], config["edge_bits"])
+        full = run_cost(records, summary, products, dataset["samples"])
+        best = run_cost(records, summary, products, dataset["samples"], best=True)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no complete run of host.train: {error}") from None
     method = (folder / METHOD_FILE).read_text().strip() if (folder / METHOD_FILE).exists() else folder.name

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, get_type_hints
 
+from host.machine import Machine
 from host.training.config import TrainConfig
 from host.training.folder import METRICS, SUMMARY
 from host.training.forms import blamed_on, check
@@ -73,11 +74,23 @@ class Record(TypedDict):
     gates: NotRequired[list[GateWindow]]
 
 
+class Trained(TypedDict):
+    """What a run was trained on: shape (C, H, W) of an image, number of classes and of samples in an epoch."""
+
+    image: list[int]
+    classes: int
+    samples: int
+
+
 class Summary(TypedDict):
-    """Of summary.json, what is read again by programs; `Trainer.summary` writes more."""
+    """Of summary.json, what is read again by programs; `host.training.summary` writes more."""
 
     board: str
+    dataset: Trained
+    machine: Machine
     epochs: int
+    iterations: int
+    cycles: int | None
     cc: float
     cc_static: float
     latency_static_cycles: int | None

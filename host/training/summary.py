@@ -23,6 +23,7 @@ def summarise(config: TrainConfig, board: Board, dataset: Dataset, progress: Pro
     return {
         "board": config.board,
         "cycles_modelled": getattr(board, "modelled", False),
+        "dataset": {"image": list(dataset.image), "classes": dataset.classes, "samples": len(dataset.train)},
         "machine": asdict(Machine.of(config.preset, board.config)),
         "test_accuracy": progress.records[-1]["test_accuracy"],
         "epochs": progress.epoch,
