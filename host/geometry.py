@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import index
+
+import numpy as np
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def out_size(image: Sequence[int], kernel: Sequence[int], stride: int, padding: int) -> tuple[int, int]:
@@ -16,6 +22,12 @@ def out_size(image: Sequence[int], kernel: Sequence[int], stride: int, padding: 
     """
     height, width = (max(0, (size + 2 * padding - k) // stride + 1) for size, k in zip(image, kernel, strict=True))
     return height, width
+
+
+def taps(kernel: Sequence[int], size: Sequence[int], stride: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of a padded image that each kernel tap meets, for a result of `size`."""
+    for ky, kx in np.ndindex(*kernel):
+        yield slice(ky, ky + stride * (size[0] - 1) + 1, stride), slice(kx, kx + stride * (size[1] - 1) + 1, stride)
 
 
 def check_geometry(kernel: Sequence[int], stride: int, padding: int) -> None:

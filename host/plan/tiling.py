@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from host.lowering.layout import ceil_div
+from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
 
 #: Cycles that a tile and a descriptor cost beside their work: filling the pipelines, control. Rough, and not critical.

@@ -1,0 +1,190 @@
+"""3x3 convolutions for the window mode of the array: what exceeds an accumulator, a descriptor or the memory is cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf, prod
+
+import numpy as np
+
+from host.geometry import ceil_div
+from host.plan.arrange import call, cut_patches, join_patches
+from host.plan.formats import Part, Stationary, Stream, Sums, Table
+from host.plan.packing import row_bytes
+from host.plan.plan import Draft, Source
+from host.plan.rounds import round_sizes, rounds
+from host.plan.sums import most_terms, result_bytes
+from host.plan.tiling import MAX_SIZE, Precision, Tiling, window_tiling
+from rtl.config import BEAT_BYTES, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
+from rtl.isa import Opcode
+
+#: Zero rows and columns that the array adds by itself above and left of an image.
+MAX_PADDING = 2
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the rounds of a product have in common.
+
+    Attributes
+    ----------
+    padding : zero rows above and columns left that the array adds.
+    size, out : height and width of an image and of its result.
+    """
+
+    config: AcceleratorConfig
+    precision: Precision
+    stride: int
+    padding: tuple[int, int]
+    size: tuple[int, int]
+    out: tuple[int, int]
+
+    def patches(self, out: tuple[int, int]) -> _Form:
+        """The form for patches of `out` results, which bring their halo and padding along."""
+        height, width = ((side - 1) * self.stride + 3 for side in out)
+        return replace(self, padding=(0, 0), size=(height, width), out=out)
+
+    def tiling(self, samples: int, rows: int, channels: int) -> Tiling | None:
+        """Tiles, or None if no descriptor describes the images or no tile of them fits."""
+        if max(*self.size, *self.out, samples) > MAX_SIZE or max(self.padding) > MAX_PADDING:
+            return None
+        return window_tiling(self.config, self.precision, samples, channels, rows, self.size, self.out, self.stride)
+
+    def cycles(self, samples: int, rows: int, channels: int) -> float:
+        """Estimate for a product; infinite where there is no tiling."""
+        part = min(samples, MAX_SIZE)
+        tiling = self.tiling(part, rows, channels)
+        return inf if tiling is None else tiling.cycles * samples / part
+
+    def footprint(self, samples: int, rows: int, channels: int) -> float:
+        """Bytes of memory for operands and results; infinite where there is no tiling."""
+        tiling = self.tiling(samples, rows, channels)
+        if tiling is None:
+            return inf
+        words, blocks = ceil_div(channels, WORD_CHANNELS), tiling.covered(ceil_div(rows, self.config.rows))
+        image = words * self.size[0] * self.precision.stream_bits * row_bytes(self.size[1])
+        stationary = blocks * words * self.precision.digits * self.config.weight_tile_beats * BEAT_BYTES
+        result = blocks * self.config.rows * self.out[0] * self.out[1] * self.precision.out_bytes
+        return stationary + samples * (image + 1 + result)  # 1: the sample's precision byte
+
+
+def plan_window(
+    draft: Draft,
+    image: Source,
+    kernel: Source,
+    stride: int,
+    padding: tuple[int, int],
+    out_size: tuple[int, int],
+    *,
+    mixed: bool = False,
+) -> None:
+    """Add a 3x3 convolution, images streaming, whose result is (N, M, height, width).
+
+    Parameters
+    ----------
+    image : (N, C, H, W), none of them zero.
+    kernel : (M, C, 3, 3).
+    stride : 1 or 2.
+    padding : zero rows above and zero columns left of the image; below and right as many as `out_size` needs.
+    out_size : height and width of the result.
+    mixed : the images differ in width.
+    """
+    target, config = draft.target, draft.target.config
+    n, channels, height, width = image.shape
+    rows = kernel.shape[0]
+    terms = most_terms(draft.reach, channels * TAPS, kernel.largest * image.largest)
+    most_channels = min(terms // TAPS, MAX_SIZE * WORD_CHANNELS)
+    precision = Precision(image.bits, kernel.bits, result_bytes(draft.reach))
+
+    whole = _Form(config, precision, stride, padding, (height, width), out_size)
+    form = _choose_form(whole, n, rows, most_channels, target.room)
+    samples = n
+    if form is not whole:
+        samples = n * prod(ceil_div(side, part) for side, part in zip(out_size, form.out, strict=True))
+        cut = call(cut_patches, stride, padding, out_size, form.out)
+        image = image.then((samples, channels, *form.size), cut)
+    image = image.then((samples, *image.shape[2:], channels), call(np.transpose, (0, 2, 3, 1)))
+
+    draft.shape = (samples, rows, prod(form.out))
+    draft.then(call(join_patches, out_size, form.out))
+    product = (samples, rows, channels)
+    most = (min(samples, MAX_SIZE), rows, most_channels)
+    for part in rounds(product, round_sizes(product, most, (1, config.rows, WORD_CHANNELS), form.footprint, target.room)):
+        _add_round(draft, form, image, kernel, part, samples // n if mixed else 0)
+
+
+def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _Form:
+    """Images as they are or, where these do not fit or something is won, patches with their halo.
+
+    Patches count as samples. Narrow ones leave room for more row blocks in the result buffer, so that images are read
+    less often.
+    """
+    config, stride = whole.config, whole.stride
+    smallest = (1, min(rows, config.rows), min(channels, WORD_CHANNELS))
+    best, best_cycles = whole, inf
+    if whole.footprint(*smallest) <= room:
+        tiling = whole.tiling(min(n, MAX_SIZE), rows, channels)
+        if tiling.row_blocks << tiling.log2_row_parts >= ceil_div(rows, config.rows):
+            return whole  # every image is read once already
+        best_cycles = whole.cycles(n, rows, channels)
+
+    widest = min(config.stream_slot // whole.precision.stream_bits * BEAT_WORDS, MAX_SIZE)
+    most_columns = min(whole.out[1], config.result_slot, (widest - 3) // stride + 1)
+    fewest = ceil_div(whole.out[1], most_columns)
+    for count in (fewest, 2 * fewest, 4 * fewest):
+        form = whole.patches((whole.out[0], ceil_div(whole.out[1], count)))
+        while form.footprint(*smallest) > room and form.out != (1, 1):
+            height, width = form.out
+            form = form.patches((ceil_div(height, 2), width) if height > 1 else (1, ceil_div(width, 2)))
+        pieces = ceil_div(whole.out[0], form.out[0]) * ceil_div(whole.out[1], form.out[1])
+        cycles = form.cycles(n * pieces, rows, channels)
+        if cycles < best_cycles:
+            best, best_cycles = form, cycles
+    return best
+
+
+def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: Part, patches: int) -> None:
+    """Add the product of some samples, rows and channels; `patches` of each image, or 0 where none differs in width."""
+    config, precision, out = form.config, form.precision, form.out
+    chosen, some_rows, some_channels = part
+    n, rows, channels = (stop - start for start, stop in part)
+    height, width = form.size
+    words, needed = ceil_div(channels, WORD_CHANNELS), ceil_div(rows, config.rows)
+    tiling = form.tiling(n, rows, channels)
+    blocks = tiling.covered(needed)
+
+    table = Table(patches, (chosen,)) if patches else None
+    cut = (chosen, (0, height), (0, width), some_channels)
+    shape = (n, height, width, channels)
+    stream = Stream(image.arrange, cut, shape, shape, image.bits, image.signed, table)
+    digits = (kernel.bits, kernel.signed, config.rows, blocks, words)
+    stationary = Stationary(kernel.arrange, (some_rows, some_channels, (0, 3), (0, 3)), *digits)
+    place = (chosen, some_rows, (0, prod(out)))
+    sums = Sums(place, precision.out_bytes, prod(out), blocks, config.rows, table=table)
+    common = {
+        "opcode": Opcode.WINDOW,
+        "samples": n,
+        "height": height,
+        "width": width,
+        "out_height": out[0],
+        "out_width": out[1],
+        "k_blocks": words,
+        "tile_rows": tiling.tile_rows,
+        "row_groups": tiling.row_groups,
+        "tile_samples": tiling.tile_samples,
+        "sample_parts": tiling.sample_parts,
+        "log2_row_parts": tiling.log2_row_parts,
+        "stride": form.stride,
+        "pad_top": form.padding[0],
+        "pad_left": form.padding[1],
+    }
+    descriptors = (
+        {
+            **common,
+            "row_blocks": row_blocks,
+            "stationary_base": first * stationary.block_bytes,
+            "out_base": first * sums.block_bytes,
+        }
+        for first, row_blocks in tiling.blocks(needed)
+    )
+    draft.product((image.operand, stream), (kernel.operand, stationary), sums, descriptors)
