@@ -10,9 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from host.qtensor import Operand
+from host.operand import Operand
+from host.qtensor import QTensor
 from rtl.config import AcceleratorConfig
 
 
@@ -27,26 +26,27 @@ class Board(ABC):
     ----------
     name : what `open_board` was asked for.
     config : parameters of the accelerator; of one that does not run there, those to compute its cost with.
+    memory_bytes : size of its memory, or of that accelerator's.
     macs, bit_macs : work charged so far, in multiply-accumulates and in MACs * bits * bits.
     """
 
     name: str
     config: AcceleratorConfig
+    memory_bytes: int = 1 << 28
     macs: int = 0
     bit_macs: int = 0
     #: Whether cycles and bytes come from a model and not from running the accelerator.
     modelled = False
+    #: Whether the board is much faster than a model that follows every tile of its work.
+    quick = False
 
     @abstractmethod
     def place(self, array: Any) -> Any:
         """The numbers of an array of any library in this board's library, where it computes; the dtype stays."""
 
     @abstractmethod
-    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> Any:
-        """(N, M, H', W') of x (N, C, H, W) and w (M, C, kh, kw).
-
-        `table`, uint8 (N,), is the width of each image; 0 gives zeros.
-        """
+    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int) -> Any:
+        """(N, M, H', W') of x (N, C, H, W) and w (M, C, kh, kw); zeros for images of 0 bits."""
 
     @abstractmethod
     def conv2d_input_grad(self, g: Operand, w: Operand, input_shape: Sequence[int], stride: int, padding: int) -> Any:
@@ -64,6 +64,9 @@ class Board(ABC):
         """Add work to the account: so many multiply-accumulates of operands of `bits_a` and `bits_b` bits."""
         self.macs += macs
         self.bit_macs += macs * bits_a * bits_b
+
+    def release(self, tensor: QTensor) -> None:  # noqa: B027
+        """Forget what the board keeps of a tensor, if anything; a tensor that is gone is forgotten anyway."""
 
     def counters(self) -> dict[str, int]:
         """Totals since the board was opened: the board's own counters, `macs` and `bit_macs`."""

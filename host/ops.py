@@ -21,7 +21,8 @@ from array_api_compat import array_namespace, is_numpy_array
 from host.arrays import Array, match
 from host.board import Board
 from host.geometry import check_geometry, out_size
-from host.qtensor import Operand, QTensor
+from host.operand import Operand
+from host.qtensor import QTensor
 
 
 def conv2d(
@@ -63,7 +64,7 @@ def conv2d(
         board.charge(run.samples * per_image // groups, run.bits, w.bits)
     if per_image * sum(run.samples for run in active) == 0:
         return _result(np.zeros((n, rows, *size), np.int64), x)
-    return _result(board.conv2d(images, kernel, stride, padding, x.table), x)
+    return _result(board.conv2d(images, kernel, stride, padding), x)
 
 
 def conv2d_input_grad(
@@ -134,7 +135,7 @@ def _operand(board: Board, tensor: QTensor, name: str, dimensions: int, *, mixed
         raise ValueError(f"{name} has shape {tensor.shape}, must have {dimensions} dimensions")
     if not mixed and tensor.table is not None:
         raise ValueError(f"{name} has samples of different widths; only x of conv2d may")
-    return Operand(board.place(tensor.codes), tensor.bits, tensor.signed)
+    return Operand(board.place(tensor.codes), tensor.bits, tensor.signed, tensor.table, tensor)
 
 
 def _result(product: Array, first: QTensor) -> Array:

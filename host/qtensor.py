@@ -142,19 +142,6 @@ def code_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
-class Operand(NamedTuple):
-    """Codes with their width, as a board takes them."""
-
-    codes: Any
-    bits: int
-    signed: bool
-
-
-def largest_code(operand: Operand) -> int:
-    """Largest magnitude that a code of this operand can have."""
-    return max(abs(code) for code in code_range(operand.bits, operand.signed))
-
-
 def _own(codes: Any) -> Any:
     """A copy that nobody else can change, so that what a check finds stays true."""
     if not is_array_api_obj(codes):

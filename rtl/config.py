@@ -1,6 +1,6 @@
 """What can be chosen when the accelerator is built, checked once and read by everybody.
 
-The same frozen object parametrises the RTL, the golden model and the host's lowering; it is dumped as JSON beside
+The same frozen object parametrises the RTL, the golden model and the host's plans; it is dumped as JSON beside
 every build and can be read back from the CSRs (`rtl.isa.CSR`), so a host never has to guess what it drives.
 """
 

@@ -12,9 +12,9 @@ import pytest
 from references import mixed_tensor, random_tensor
 
 from host import open_board, ops
-from host.backends.memory import MemoryBoard
-from host.backends.modelled import modelled
+from host.backends.modelled import Modelled
 from host.bench import difference, print_table
+from host.board import Board
 from host.cycles import units as units
 from host.cycles.model import Ddr
 from host.nn.products import Product
@@ -37,11 +37,11 @@ COLUMNS = {
 @pytest.fixture(scope="module")
 def board():
     with_rtl = open_board("sim")
-    yield modelled(with_rtl)
+    yield Modelled(with_rtl)
     with_rtl.close()
 
 
-def compare(board: MemoryBoard, run) -> tuple[int, int]:
+def compare(board: Board, run) -> tuple[int, int]:
     """(cycles of the RTL, cycles of the model); the bytes of both are equal."""
     rtl, ours = board.board.counters(), board.counters()
     run(board)
@@ -52,7 +52,7 @@ def compare(board: MemoryBoard, run) -> tuple[int, int]:
     return rtl["busy"], ours["busy"]
 
 
-def compare_products(board: MemoryBoard, products: list[Product], batch: int, precision: Precision) -> list[dict]:
+def compare_products(board: Board, products: list[Product], batch: int, precision: Precision) -> list[dict]:
     """A row for each pass of each layer; layers of one shape are measured once."""
     rows, seen = [], set()
     for product in products:
@@ -111,7 +111,7 @@ def test_samples_of_different_widths(board):
 )
 @pytest.mark.parametrize("config", ["sim", "tiny"])
 def test_other_memories_and_accelerators(config, settings):
-    board = modelled(open_board("sim", config=config, **settings), Ddr(**settings))
+    board = Modelled(open_board("sim", config=config, **settings), Ddr(**settings))
     rng = np.random.default_rng(2)
     x, w = random_tensor(rng, (5, 40, 10, 10), 3, False), random_tensor(rng, (40, 40, 3, 3), 5, True)
     g = random_tensor(rng, (5, 40, 10, 10), 4, True)

@@ -98,6 +98,26 @@ def test_precision_per_sample(board, rng):
     assert np.array_equal(y, expected)
 
 
+def test_tensors_stay_on_the_board(board, rng):
+    """Weights over a second batch and activations under a second kernel are not written again; results are exact."""
+    batches = [random_tensor(rng, (4, 20, 8, 8), 4, False) for _ in range(2)]
+    kernels = [random_tensor(rng, (12, 20, 3, 3), 4, True) for _ in range(2)]
+
+    def written(x, w) -> int:
+        before = board.counters()["host_write_bytes"]
+        assert np.array_equal(ops.conv2d(board, x, w), references.conv2d(x.codes, w.codes, 1, 1))
+        return board.counters()["host_write_bytes"] - before
+
+    both = written(batches[0], kernels[0])
+    again = written(batches[0], kernels[0])
+    batch = written(batches[1], kernels[0])  # one weight tensor, two batches
+    kernel = written(batches[0], kernels[1])  # one activation tensor, two kernels
+    print(f"first pass writes {both} bytes, both operands again {again}, a new batch {batch}, a new kernel {kernel}")
+    assert again == 0
+    assert batch + kernel == both
+    assert min(batch, kernel) > 0
+
+
 def test_torch_gradients(board, rng):
     torch = pytest.importorskip("torch")
     from torch.nn.grad import conv2d_input, conv2d_weight

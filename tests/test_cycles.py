@@ -10,13 +10,13 @@ import pytest
 from references import mixed_tensor, random_tensor
 
 from host import open_board, ops
-from host.backends.modelled import modelled
+from host.backends.modelled import Modelled
 from host.cycles.bus import Channel, Rate
 from host.cycles.model import CycleModel, Ddr
 from host.cycles.pipeline import Cycles
 from host.errors import AcceleratorError
 from rtl.config import LANES, AcceleratorConfig
-from rtl.isa import Descriptor, Flag, Opcode
+from rtl.isa import Descriptor, Error, Flag, Opcode
 
 CONFIG = AcceleratorConfig.preset("sim")
 
@@ -169,7 +169,7 @@ def run_products(board) -> list[np.ndarray]:
 
 
 def test_the_golden_board_gains_cycles():
-    plain, board = open_board("golden"), modelled(open_board("golden"))
+    plain, board = open_board("golden"), Modelled(open_board("golden"))
     assert board.name == "golden+cycles"
     assert board.modelled
     for wanted, found in zip(run_products(plain), run_products(board), strict=True):
@@ -185,7 +185,7 @@ def test_the_golden_board_gains_cycles():
 
 def test_a_board_without_a_memory_reports_the_same_cycles():
     pytest.importorskip("torch")
-    golden, direct = modelled(open_board("golden")), modelled(open_board("torch"))
+    golden, direct = Modelled(open_board("golden")), Modelled(open_board("torch"))
     for _ in range(2):  # the second time from what the first has lowered
         for wanted, found in zip(run_products(golden), run_products(direct), strict=True):
             assert (wanted == found).all()
@@ -208,7 +208,7 @@ def test_runs_of_a_batch_add_up_to_nearly_its_cycles(widths, shape):
         (table > 0)[:, None, None, None] * random_tensor(rng, (96, channels, size, size), 2, False).codes, table, False
     )
     w = random_tensor(rng, (rows, channels, 3, 3), 4, True)
-    boards = [modelled(open_board(name)) for name in ("golden", "torch")]
+    boards = [Modelled(open_board(name)) for name in ("golden", "torch")]
     for board in boards:
         ops.conv2d(board, x, w, stride, 1)
     ours, theirs = (board.counters() for board in boards)
@@ -216,8 +216,13 @@ def test_runs_of_a_batch_add_up_to_nearly_its_cycles(widths, shape):
     assert theirs["exec_busy"] == ours["exec_busy"]
 
 
-def test_a_refused_descriptor_costs_nothing():
-    board = modelled(open_board("golden"))
+def test_a_product_that_fails_costs_nothing(monkeypatch):
+    board = Modelled(open_board("golden"))
+
+    def stop(descriptors):
+        raise AcceleratorError(Error.AXI_READ, 0)
+
+    monkeypatch.setattr(board.board, "run", stop)
     with pytest.raises(AcceleratorError):
-        board.run([flat(stream_bits=0)])
+        run_products(board)
     assert board.counters()["busy"] == 0

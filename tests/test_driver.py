@@ -157,7 +157,7 @@ def test_golden_board_reports_errors_alike():
     with pytest.raises(AcceleratorError, match="descriptor 1 with error 1: OPCODE"):
         board.run([sound(), Descriptor(opcode=77)])
     board.run([sound()])
-    assert board.counters() == {"descriptors": 2, "overflows": 0, "macs": 0, "bit_macs": 0}
+    assert {name: count for name, count in board.counters().items() if count} == {"descriptors": 2}
 
 
 def test_unknown_error_code():

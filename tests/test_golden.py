@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from references import conv2d
 
-from host.lowering.layout import flat_lanes, pack_stationary, pack_stream, pack_stream_table, window_lanes
+from host.plan.packing import flat_lanes, pack_stationary, pack_stream, pack_stream_table, window_lanes
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 from sim.golden import Completion, check, execute

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from host.lowering.layout import (
+from host.plan.packing import (
     FLAT_TAPS,
     flat_lanes,
     pack_stationary,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from host.backends.driver import RegisterBoard
 from host.backends.golden import GoldenBoard
-from host.backends.modelled import modelled
+from host.backends.modelled import Modelled
 from host.board import Board
 from rtl.config import AcceleratorConfig
 
@@ -41,7 +41,7 @@ def open_board(name: str, **options) -> Board:
             "'golden', 'torch' and 'sim' run everywhere"
         )
     if name in ("golden" + WITH_CYCLES, "torch" + WITH_CYCLES):
-        return modelled(open_board(name.removesuffix(WITH_CYCLES), **options))
+        return Modelled(open_board(name.removesuffix(WITH_CYCLES), **options))
     if name not in BOARDS:
         raise ValueError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
     config = options.pop("config", "sim")

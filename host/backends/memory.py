@@ -1,31 +1,42 @@
 """Boards with a memory: an accelerator as this project builds it, or a model of one.
 
-Operands are packed into the memory, descriptors run on them, and the results are read back.
+Their products are plans (`host.plan`): operands are packed into the memory, descriptors run on them, and the results
+are read back.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from host.arrays import Array, to_numpy
 from host.board import Board
-from host.lowering import products
-from host.qtensor import Operand
+from host.operand import Operand
+from host.plan import products
+from host.plan.bound import Bound
+from host.plan.memory import Memory
+from host.plan.plan import Plan, Target
+from host.qtensor import QTensor
+from host.ring import RESERVED_BYTES
 from rtl.isa import Descriptor
 
 
 class MemoryBoard(Board):
     """Answers the products by running descriptors.
 
+    The memory from `RESERVED_BYTES` on, below which the driver has its ring, belongs to `memory`: who writes there or
+    runs descriptors of their own takes the addresses from it.
+
     Attributes
     ----------
-    memory_bytes : size of the memory; the first `RESERVED_BYTES` belong to the driver.
+    host_write_bytes, host_read_bytes : bytes of operands and results that went over to the memory and back.
     """
 
-    memory_bytes: int
+    host_write_bytes: int = 0
+    host_read_bytes: int = 0
 
     @abstractmethod
     def write(self, address: int, data: np.ndarray) -> None:
@@ -45,27 +56,57 @@ class MemoryBoard(Board):
             If a descriptor is refused or meets a bus error. The board has been reset and runs later work.
         """
 
+    @cached_property
+    def target(self) -> Target:
+        """What plans for this board are made for."""
+        return Target(self.config, self.memory_bytes)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Who lies where."""
+        return Memory(RESERVED_BYTES, self.target.end, self.target.burst_bytes)
+
+    def put(self, address: int, data: np.ndarray) -> None:
+        """`write`, counted."""
+        self.write(address, data)
+        self.host_write_bytes += data.nbytes
+
+    def get(self, address: int, nbytes: int) -> np.ndarray:
+        """`read`, counted."""
+        self.host_read_bytes += nbytes
+        return self.read(address, nbytes)
+
     def place(self, array: Array) -> np.ndarray:
         return to_numpy(array)
 
-    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> np.ndarray:
-        return products.conv2d(self, narrow(x), narrow(w), stride, padding, table)
+    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int) -> np.ndarray:
+        return self._product(products.conv2d(self.target, x, w, stride, padding), x, w)
 
     def conv2d_input_grad(
         self, g: Operand, w: Operand, input_shape: Sequence[int], stride: int, padding: int
     ) -> np.ndarray:
-        return products.conv2d_input_grad(self, narrow(g), narrow(w), input_shape, stride, padding)
+        plan = products.conv2d_input_grad(self.target, g, w, tuple(input_shape), stride, padding)
+        return self._product(plan, g, w)
 
     def conv2d_weight_grad(
         self, g: Operand, x: Operand, kernel_shape: Sequence[int], stride: int, padding: int
     ) -> np.ndarray:
-        return products.conv2d_weight_grad(self, narrow(g), narrow(x), kernel_shape, stride, padding)
+        plan = products.conv2d_weight_grad(self.target, g, x, tuple(kernel_shape), stride, padding)
+        return self._product(plan, g, x)
 
     def matmul(self, a: Operand, b: Operand) -> np.ndarray:
-        return products.matmul(self, narrow(a), narrow(b))
+        return self._product(products.matmul(self.target, a, b), a, b)
 
+    def _product(self, plan: Plan, *operands: Operand) -> np.ndarray:
+        bound = Bound(plan, self)
+        for name, operand in zip(plan.operands, operands, strict=True):
+            bound.write(name, operand)
+        bound.run()
+        return bound.read()
 
-def narrow(operand: Operand) -> Operand:
-    """The operand with codes in numpy's narrowest integers, which saves memory in all that follows."""
-    kind = f"{'i' if operand.signed else 'u'}{1 if operand.bits <= 8 else 2}"
-    return operand._replace(codes=to_numpy(operand.codes).astype(kind, copy=False))
+    def release(self, tensor: QTensor) -> None:
+        self.memory.forget(tensor)
+
+    def counters(self) -> dict[str, int]:
+        moved = {"host_write_bytes": self.host_write_bytes, "host_read_bytes": self.host_read_bytes}
+        return {**moved, **super().counters()}

@@ -18,7 +18,7 @@ from host.backends.torch_exact import EXACT, digit_product, exact_arithmetic, la
 from host.backends.torch_kernels import Columns, Direct, Kernels, is_exact
 from host.board import Board
 from host.geometry import out_size
-from host.qtensor import Operand, largest_code
+from host.operand import Operand
 from rtl.config import AcceleratorConfig
 
 #: Narrowest operand that is worth splitting before double precision takes it.
@@ -42,6 +42,7 @@ class TorchBoard(Board):
     """
 
     name = "torch"
+    quick = True
 
     def __init__(self, config: AcceleratorConfig, device: str = "cpu"):
         self.config = config
@@ -61,8 +62,8 @@ class TorchBoard(Board):
             array = array.astype(np.int64)
         return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
 
-    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> Tensor:
-        kernel = w.codes
+    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int) -> Tensor:
+        kernel, table = w.codes, x.table
 
         def product(codes: Tensor) -> Tensor:
             return self._kernels.forward(codes, kernel.to(codes.dtype), stride, padding)
@@ -70,13 +71,13 @@ class TorchBoard(Board):
         with exact_arithmetic(self.device):
             norm = largest_sum(kernel.reshape(len(kernel), -1))
             if table is None or table.all():
-                return digit_product(product, x.codes, x.bits, largest_code(x), norm)
+                return digit_product(product, x.codes, x.bits, x.largest, norm)
             size = out_size(x.codes.shape[2:], kernel.shape[2:], stride, padding)
             shape = (len(table), len(kernel), *size)
             if not table.any():
                 return torch.zeros(shape, dtype=torch.float32, device=self.device)
             chosen = torch.from_numpy(np.flatnonzero(table)).to(self.device)
-            part = digit_product(product, x.codes[chosen], x.bits, largest_code(x), norm)
+            part = digit_product(product, x.codes[chosen], x.bits, x.largest, norm)
             return part.new_zeros(shape).index_copy_(0, chosen, part)
 
     def conv2d_input_grad(
@@ -89,7 +90,7 @@ class TorchBoard(Board):
 
         with exact_arithmetic(self.device):
             norm = largest_sum(kernel.transpose(0, 1).reshape(kernel.shape[1], -1))
-            return digit_product(product, g.codes, g.bits, largest_code(g), norm)
+            return digit_product(product, g.codes, g.bits, g.largest, norm)
 
     def conv2d_weight_grad(
         self, g: Operand, x: Operand, kernel_shape: Sequence[int], stride: int, padding: int
@@ -130,7 +131,7 @@ class TorchBoard(Board):
         matrix = b.codes
         with exact_arithmetic(self.device):
             norm = largest_sum(matrix.T)
-            return digit_product(lambda codes: codes @ matrix.to(codes.dtype), a.codes, a.bits, largest_code(a), norm)
+            return digit_product(lambda codes: codes @ matrix.to(codes.dtype), a.codes, a.bits, a.largest, norm)
 
 
 def _image_squares(images: Tensor) -> np.ndarray:

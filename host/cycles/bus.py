@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from host.lowering.layout import ceil_div
+from host.geometry import ceil_div
 from rtl.config import AcceleratorConfig
 
 #: Clock of the accelerator that the defaults of `Ddr` fit, and that device time is given for: the ZC706 build's target.

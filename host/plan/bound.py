@@ -148,9 +148,7 @@ class Bound:
 
     def _relocated(self, descriptor: Descriptor, node: Node) -> Descriptor:
         """The descriptor with addresses of this board."""
-        moved = {
-            field: getattr(descriptor, field) + self._regions[number].address for field, number in node.bases
-        }
+        moved = {field: getattr(descriptor, field) + self._regions[number].address for field, number in node.bases}
         return replace(descriptor, **moved)
 
     def _collect(self, form: Sums, region: Region) -> None:

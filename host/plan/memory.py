@@ -42,7 +42,7 @@ class Memory:
     """
 
     def __init__(self, start: int, end: int, step: int):
-        self._start, self._end, self._step = start, end, step
+        self._start, self._end, self._step = ceil_div(start, step) * step, end, step
         self._regions: list[Region] = []  # by address
         self._kept: dict[tuple[int, Hashable], Region] = {}  # the least recently used first
 

@@ -95,7 +95,7 @@ class Tensor:
     Attributes
     ----------
     name : the operand that it is a part of, or the result.
-    first, last : nodes from which and up to which it lies there.
+    first, last : nodes from which and up to which it is of use.
     """
 
     name: str
@@ -158,11 +158,8 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes that lie in memory at once."""
-        return max(
-            sum(tensor.nbytes for tensor in self.tensors if tensor.first <= number <= tensor.last)
-            for number in range(len(self.nodes))
-        )
+        """Most bytes that one node needs in memory together."""
+        return max(sum(self.tensors[number].nbytes for number in node.reads + node.writes) for node in self.nodes)
 
 
 class Draft:
@@ -215,9 +212,8 @@ class Draft:
                 first.setdefault(number, index)
                 last[number] = index
         tensors = tuple(Tensor(name, form, first[n], last[n]) for (name, form), n in self._tensors.items())
-        return Plan(
-            *(self.target, self.operands, tensors, tuple(self._nodes)), *(self.shape, self.finish, self.reach, self.bound)
-        )
+        nodes = tuple(self._nodes)
+        return Plan(self.target, self.operands, tensors, nodes, self.shape, self.finish, self.reach, self.bound)
 
 
 def _product_fields(stream: Stream, stationary: Stationary, sums: Sums) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The four products of training as plans of one product each.
 
-`plan_*` needs shapes, widths and the reach of the sums (`host.plan.sums`), and plans equal work once. The functions with
-the plain names take the reach from operands.
+`plan_*` needs shapes, widths and the reach of the sums (`host.plan.sums`), and plans equal work once. The functions
+with the plain names take the reach from operands.
 """
 
 from __future__ import annotations

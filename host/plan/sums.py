@@ -32,7 +32,7 @@ def result_bytes(reach: int) -> int:
 
 
 def most_terms(reach: int, terms: int, largest: int) -> int:
-    """How many of `terms` products of magnitude `largest` at most, whose sum is within `reach`, an accumulator takes."""
+    """How many of `terms` products, each `largest` at most and all within `reach`, an accumulator takes."""
     return terms if reach <= ACC_BITS else ((1 << ACC_BITS - 1) - 1) // largest
 
 

@@ -109,7 +109,9 @@ def plan_window(
     draft.then(call(join_patches, out_size, form.out))
     product = (samples, rows, channels)
     most = (min(samples, MAX_SIZE), rows, most_channels)
-    for part in rounds(product, round_sizes(product, most, (1, config.rows, WORD_CHANNELS), form.footprint, target.room)):
+    for part in rounds(
+        product, round_sizes(product, most, (1, config.rows, WORD_CHANNELS), form.footprint, target.room)
+    ):
         _add_round(draft, form, image, kernel, part, samples // n if mixed else 0)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from host.cycles.bus import seconds
-from host.lowering.layout import ceil_div
+from host.geometry import ceil_div
 from host.nn.gate import FEATURES, HIDDEN
 from host.nn.mixed import option_cp, parse_options
 from host.nn.products import Product, gated_products
