@@ -12,7 +12,7 @@ import references
 from choices import images
 
 from host import open_board, ops
-from host.backends.modelled import modelled
+from host.backends.modelled import Modelled
 from host.bench import bench_network
 from host.emulation.baselines import NUMERICS
 from host.emulation.emulated import emulate
@@ -100,7 +100,7 @@ def test_a_new_product_has_its_cost(own):
 
 
 def test_a_new_product_is_in_the_bench(own):
-    rows = bench_network(modelled(open_board("golden", config="tiny")), own, 2, PRECISION)
+    rows = bench_network(Modelled(open_board("golden", config="tiny")), own, 2, PRECISION)
     passes = [(row["layer"], row["pass"]) for row in rows]
     assert passes == [(product.name, which) for product in own for which in product.passes]
     for row in rows:

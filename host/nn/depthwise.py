@@ -1,7 +1,7 @@
 """Depthwise convolutions on a board: every channel with a kernel of its own, exact, on the operations of `host.ops`.
 
 Channels are taken 16 at a time, as a convolution with diagonal 16 x 16 kernels: 15 of 16 products are with a zero. The
-array has rows of 144 lanes, and a sum of nine products fills nine of them however it is arranged, so no lowering to
+array has rows of 144 lanes, and a sum of nine products fills nine of them however it is arranged, so no plan for
 such rows uses more than a sixteenth, 6.3 %. On the simulated board 8 images of 32 x 16 x 16 at FW8/BW16 keep 5.6 % of
 the slots busy in the forward pass, 6.0 % in the input gradient and 5.3 % in the weight gradient; an ordinary
 convolution of the same shape 98, 99 and 93 %, in twice the cycles. `board.macs` and `board.bit_macs` are charged what
