@@ -1,1 +1,1 @@
-from fixtures import rng  # noqa: F401
+from fixtures import pytest_configure, rng  # noqa: F401

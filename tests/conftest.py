@@ -1,5 +1,5 @@
 import pytest
-from fixtures import rng  # noqa: F401
+from fixtures import pytest_configure, rng  # noqa: F401
 
 from host import open_board
 

@@ -110,6 +110,38 @@ def test_counts_must_agree(mnist):
         load_dataset(str(mnist))
 
 
+@pytest.mark.parametrize(
+    ("file", "labels", "message"),
+    [
+        (
+            "train",
+            RNG.integers(0, 256, 20),
+            r"train-labels-idx1-ubyte: label \d+, expected 0 to 61, as MNIST's kin has",
+        ),
+        (
+            "train",
+            [0, 1, 2, 4] * 5,
+            "train-labels-idx1-ubyte: labels up to 4, but no 3; expected classes without a gap",
+        ),
+        (
+            "t10k",
+            [0, 1, 2, 3, 0, 1],
+            "t10k-labels-idx1-ubyte: label 3, but those of train-labels-idx1-ubyte end with 2",
+        ),
+    ],
+)
+def test_labels_that_are_no_classes_are_named(file, labels, message, mnist):
+    (mnist / f"{file}-labels-idx1-ubyte").write_bytes(idx_bytes(np.array(labels)))
+    with pytest.raises(ValueError, match=message):
+        load_dataset(str(mnist))
+
+
+def test_classes_may_begin_with_1(mnist):
+    for file, count in (("train", 20), ("t10k", 6)):
+        (mnist / f"{file}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count) % 3 + 1))
+    assert load_dataset(str(mnist)).classes == 4
+
+
 def test_missing_files_are_named(mnist):
     (mnist / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match=r"train-labels\*: missing"):
@@ -145,6 +177,10 @@ def test_cifar100_binary(tmp_path):
     dataset = load_dataset(str(tmp_path))
     assert dataset.train.labels.tolist() == [90, 91, 92, 93, 94]
     assert dataset.test.codes[2].tobytes() == (tmp_path / "test.bin").read_bytes()[-3072:]
+    records[:, 0] = 20
+    (tmp_path / "test.bin").write_bytes(records.tobytes())
+    with pytest.raises(ValueError, match=r"test\.bin: coarse label 20, expected 0 to 19; not CIFAR-100"):
+        load_dataset(str(tmp_path))
     # A file of CIFAR-10 under this name has records of another size.
     (tmp_path / "test.bin").write_bytes(bytes(3073))
     with pytest.raises(ValueError, match=r"test\.bin: 3073 bytes, expected a multiple of 3074 \(2 label bytes"):
@@ -326,5 +362,7 @@ def test_real_data():
 def test_unknown_data(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no data set 'cats': neither digits, nor an \.npz file"):
         load_dataset("cats")
+    with pytest.raises(ValueError, match="the name of the data set is empty"):
+        load_dataset("")
     with pytest.raises(ValueError, match="holds neither train-images"):
         load_dataset(str(tmp_path))

@@ -1,6 +1,8 @@
 """Training runs: results, restarts bit for bit, refusals. All on the golden board with a tiny data set."""
 
+import errno
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -128,6 +130,30 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("full", ["checkpoint.npz", "metrics.jsonl", "summary.json", "bits.png", "report.md"])
+def test_a_full_disk_names_the_file_and_the_way_on(data, tmp_path, monkeypatch, capsys, full, whole):
+    out = tmp_path / "out"
+    fsync, seen = os.fsync, []
+
+    def fill(number):
+        name = Path(os.readlink(f"/proc/self/fd/{number}")).name
+        seen.append(name)
+        # Checkpoint and metrics are first written when the run begins.
+        if name == f"{full}.tmp" and seen.count(name) == (2 if full in ("checkpoint.npz", "metrics.jsonl") else 1):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fill)
+    assert main(options(data, out)) == 1
+    again = f"once that is mended, continue with: python -m host.train --out {out} --resume"
+    assert f"error: [Errno 28] No space left on device: '{out / full}'; {again}\n" in capsys.readouterr().err
+    assert not list(out.glob("*.tmp"))
+    monkeypatch.undo()
+    assert main(["--out", str(out), "--resume"]) == 0
+    assert results(out) == whole
+    assert {path.name for path in out.iterdir()} >= {"summary.json", "bits.png", "report.md"}
 
 
 def options(data, out, /, **changes):

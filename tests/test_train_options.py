@@ -86,3 +86,30 @@ def test_a_run_names_its_configuration(tmp_path):
 def test_bad_options_are_named(option, value, message, tmp_path, capsys):
     assert main(["--board", "golden", "--out", str(tmp_path), option, value]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--checkpoint-seconds nan", "argument --checkpoint-seconds: is nan, must be a number of seconds, 0 or more"),
+        ("--checkpoint-seconds -1", "argument --checkpoint-seconds: is -1, must be a number of seconds, 0 or more"),
+        ("--out=", "argument --out: is empty, must name a folder"),
+        ("--data=", "the name of the data set is empty"),
+        ("--lr inf", "--lr is inf, must be finite"),
+        ("--epsilon inf", "--epsilon is inf, must be finite"),
+        ("--weight-decay inf", "--weight-decay is inf, must be finite"),
+        ("--schedule dfq --allow-unreachable-cp --cp nan", "--cp is (nan,), must be finite"),
+        ("--schedule cpt --fw 8,3", "--fw is (8, 3), must be the least width and then the most for --schedule cpt"),
+        ("--schedule cpt --bw 8,6", "--bw is (8, 6), must be the least width and then the most for --schedule cpt"),
+        ("--resume --replace", "argument --replace: not allowed with argument --resume"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(given, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(["--board", "golden", *given.split()])
+    except SystemExit as error:  # argparse's own way out
+        status = error.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.*"))

@@ -19,7 +19,7 @@ from host.data.formats import (
     Split,
     read_cifar_binary,
     read_cifar_python,
-    read_idx_split,
+    read_idx,
     read_jpeg_npz,
 )
 
@@ -95,6 +95,8 @@ def load_dataset(name: str) -> Dataset:
     if name == "digits":
         return _digits()
     path = Path(name)
+    if not name:
+        raise ValueError("the name of the data set is empty, must be digits, an .npz file or a folder")
     if path.is_file() and path.suffix == ".npz":
         return _jpeg(path)
     if not path.is_dir():
@@ -105,7 +107,7 @@ def load_dataset(name: str) -> Dataset:
         if (path / f"train{suffix}").is_file():
             return _cifar(path, [f"train{suffix}"], f"test{suffix}", CIFAR100, read)
     if any(path.glob("train-images*")):
-        return Dataset(path.name, read_idx_split(path, "train"), read_idx_split(path, "t10k"))
+        return Dataset(path.name, *read_idx(path))
     archives = list(path.glob("*.npz"))
     if len(archives) == 1:
         return _jpeg(archives[0])

@@ -21,6 +21,10 @@ import numpy as np
 #: Colour planes, rows and columns of a CIFAR image.
 _CIFAR_IMAGE = (3, 32, 32)
 _CIFAR_BYTES = math.prod(_CIFAR_IMAGE)
+#: Coarse labels of CIFAR-100, which nothing uses.
+_COARSE_CLASSES = 20
+#: Classes of EMNIST, the most among MNIST's kin: digits, capital and small letters.
+_IDX_CLASSES = 62
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def read_cifar_binary(path: Path, kind: Cifar) -> Split:
             f"({kind.label_bytes} label bytes, 3 x 32 x 32 pixels) in {kind.name}"
         )
     records = raw.reshape(-1, record)
+    if kind.label_bytes == 2 and (coarse := int(records[:, 0].max())) >= _COARSE_CLASSES:
+        raise ValueError(f"{path}: coarse label {coarse}, expected 0 to {_COARSE_CLASSES - 1}; not {kind.name}")
     labels = _labels(path, records[:, kind.label_bytes - 1], kind)
     return Split(records[:, kind.label_bytes :].reshape(-1, *_CIFAR_IMAGE), labels)
 
@@ -93,13 +99,35 @@ def read_cifar_python(path: Path, kind: Cifar) -> Split:
     return Split(codes.reshape(-1, *_CIFAR_IMAGE), _labels(path, np.array(labels, np.int64), kind))
 
 
-def read_idx_split(folder: Path, prefix: str) -> Split:
-    """The IDX files PREFIX-images* and PREFIX-labels* of a folder, gzipped or not."""
+def read_idx(folder: Path) -> tuple[Split, Split]:
+    """Training and test split of the IDX files train-images*, train-labels*, t10k-images* and t10k-labels*.
+
+    They may be gzipped. A file of labels could hold any bytes, so they must make sense as classes: every number from 0
+    or, as in EMNIST's letters, 1 up to at most 61 occurs in the training split, and no other in the test split.
+    """
+    (train, path), (test, test_path) = (_read_idx_split(folder, prefix) for prefix in ("train", "t10k"))
+    if not len(train):
+        raise ValueError(f"{path}: no labels")
+    _check_class(path, train.labels, _IDX_CLASSES - 1, f"expected 0 to {_IDX_CLASSES - 1}, as MNIST's kin has")
+    highest, found = int(train.labels.max()), set(train.labels.tolist())
+    if missing := sorted(set(range(1, highest)) - found):
+        raise ValueError(f"{path}: labels up to {highest}, but no {missing[0]}; expected classes without a gap")
+    _check_class(test_path, test.labels, highest, f"but those of {path.name} end with {highest}")
+    return train, test
+
+
+def _check_class(path: Path, labels: np.ndarray, highest: int, expected: str) -> None:
+    if len(labels) and labels.max() > highest:
+        raise ValueError(f"{path}: label {labels.max()}, {expected}")
+
+
+def _read_idx_split(folder: Path, prefix: str) -> tuple[Split, Path]:
+    """A split, and the path of its labels."""
     image_path, label_path = _idx_path(folder, f"{prefix}-images"), _idx_path(folder, f"{prefix}-labels")
     codes, labels = _read_idx(image_path, dimensions=3), _read_idx(label_path, dimensions=1)
     if len(codes) != len(labels):
         raise ValueError(f"{label_path}: {len(labels)} labels, expected {len(codes)} as {image_path.name} has images")
-    return Split(codes[:, None], labels.astype(np.int64))
+    return Split(codes[:, None], labels.astype(np.int64)), label_path
 
 
 def read_jpeg_npz(path: Path) -> tuple[Split, Split]:
