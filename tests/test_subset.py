@@ -42,7 +42,16 @@ def test_the_rest_is_what_a_fraction_leaves():
     assert len(rest.test) == len(part.test)
 
 
-@pytest.mark.parametrize("text", ["classes=0-4,7", "fraction=0.25", "classes=3/fraction=0.5", "rest=0.25", ""])
+def test_the_test_split_is_thinned_where_asked():
+    whole = tiny()
+    part = Subset.parse("classes=0-1/fraction=0.5/test=0.2").of(whole)
+    assert np.bincount(part.train.labels).tolist() == [5, 5]
+    assert np.bincount(part.test.labels).tolist() == [2, 2]
+    assert np.array_equal(part.test.codes, Subset.parse("classes=0-1/test=0.2").of(whole).test.codes)
+    assert len(Subset.parse("test=0.2").of(whole).train) == 40
+
+
+@pytest.mark.parametrize("text", ["classes=0-4,7", "fraction=0.25", "classes=3/fraction=0.5", "rest=0.25/test=0.5", ""])
 def test_subset_reads_what_it_writes(text):
     subset = Subset.parse(text)
     assert Subset.parse(str(subset)) == subset
@@ -62,6 +71,8 @@ def test_subset_reads_what_it_writes(text):
         "fraction=.1/rest=.1",
         "rest=.1/fraction=.1",
         "rest=1",
+        "test=0",
+        "test=.1/test=.2",
     ],
 )
 def test_bad_subsets_are_refused(text):

@@ -1,7 +1,7 @@
 """Parts of a data set, for adaptation to new classes and for fine-tuning (FracTrain, arXiv 2012.13113, table 5).
 
 A specification is text: conditions separated by `/`, such as `classes=0-4` or `classes=0-2,7/fraction=0.5`; `rest=0.5`
-is what `fraction=0.5` leaves.
+is what `fraction=0.5` leaves. Both speak of the training split; `test=0.1` thins the other one, for a quick look.
 Labels, their number and the normalisation stay those of the whole data set: a model trained on one part takes the
 images of another without a change, its last layer included.
 """
@@ -26,13 +26,15 @@ class Subset:
     Attributes
     ----------
     classes : labels that are kept in both splits; empty for all.
-    fraction : part of each class that is kept of the training split. The test split is never thinned.
+    fraction : part of each class that is kept of the training split.
     rest : part of each class that is left out of it instead, the very samples that `fraction` would keep.
+    test : part of each class that is kept of the test split. Accuracies compare between runs of the same part only.
     """
 
     classes: tuple[int, ...] = ()
     fraction: float = 1.0
     rest: float = 0.0
+    test: float = 1.0
 
     @classmethod
     def parse(cls, text: str) -> Subset:
@@ -48,6 +50,7 @@ class Subset:
             "classes": _ranges,
             "fraction": lambda value: _between(value, 1.0),
             "rest": lambda value: _between(value, np.nextafter(1.0, 0.0)),
+            "test": lambda value: _between(value, 1.0),
         }
         for condition in filter(None, text.split("/")):
             name, _, value = condition.partition("=")
@@ -58,7 +61,7 @@ class Subset:
             except (ValueError, KeyError):
                 raise ValueError(
                     f"subset {text!r}: {condition!r} is neither classes=0-4,7 nor fraction=0.1 (above 0, at most 1) "
-                    "nor what that leaves, rest=0.1; each given once"
+                    "nor what that leaves, rest=0.1, nor test=0.1; each given once"
                 ) from None
         return cls(**values)
 
@@ -70,13 +73,15 @@ class Subset:
             if label >= dataset.classes:
                 raise ValueError(f"subset: class {label}, {dataset.name} has 0 to {dataset.classes - 1}")
         train, test = (_of_classes(split, self.classes) for split in (dataset.train, dataset.test))
-        return Dataset(f"{dataset.name} {self}", _thinned(train, self.fraction, self.rest), test, whole=dataset)
+        train, test = _thinned(train, self.fraction, self.rest), _thinned(test, self.test, 0.0)
+        return Dataset(f"{dataset.name} {self}", train, test, whole=dataset)
 
     def __str__(self) -> str:
         """The specification, from which `parse` makes an equal object."""
-        classes = [f"classes={','.join(map(str, self.classes))}"] if self.classes else []
-        fraction = [f"fraction={self.fraction}"] if self.fraction != 1 else []
-        return "/".join([*classes, *fraction, *([f"rest={self.rest}"] if self.rest else [])])
+        classes = [("classes", ",".join(map(str, self.classes)))] if self.classes else []
+        parts = {"fraction": (self.fraction, 1.0), "rest": (self.rest, 0.0), "test": (self.test, 1.0)}
+        given = [(name, value) for name, (value, default) in parts.items() if value != default]
+        return "/".join(f"{name}={value}" for name, value in (*classes, *given))
 
 
 def _between(text: str, most: float) -> float:

@@ -16,9 +16,9 @@ import numpy as np
 from host.arrays import to_numpy
 from host.training.config import TrainConfig
 from host.training.forms import blamed_on, check
-from host.training.records import Lengthening, Record, StageSwitch, TraceState
+from host.training.records import GateTraceState, Lengthening, Record, StageSwitch, StepTraceState
 
-#: Raised with every change that older files cannot satisfy.
+#: Raised when arrays can no longer be taken from older files, for `--init-from`.
 FORMAT = 1
 #: The array that holds everything but arrays, as JSON text.
 _META = "meta"
@@ -53,7 +53,8 @@ class _Meta(TypedDict):
     config: dict[str, Any]
     progress: Progress
     schedule: dict[str, Any]
-    gates: TraceState
+    steps: StepTraceState
+    gates: GateTraceState
     noise: dict[str, Any]
 
 
@@ -66,7 +67,7 @@ class Checkpoint:
     config : settings of the run.
     progress : where it stands.
     schedule : state of its schedule: numbers, and lists of numbers.
-    gates : state of the gates' trace.
+    steps, gates : states of the traces of the run and of its gates.
     noise : state of the generator of stochastic rounding.
     model, velocity : arrays of the network and of its optimiser by name; of any library when written, of numpy when
         read.
@@ -75,7 +76,8 @@ class Checkpoint:
     config: TrainConfig
     progress: Progress
     schedule: Mapping[str, Any]
-    gates: TraceState
+    steps: Mapping[str, Any]
+    gates: Mapping[str, Any]
     noise: Mapping[str, Any]
     model: Mapping[str, Any]
     velocity: Mapping[str, Any]
@@ -84,8 +86,9 @@ class Checkpoint:
         """Replace the file at `path`, atomically. Raises OSError that names it."""
         arrays = {f"model/{name}": array for name, array in self.model.items()}
         arrays |= {f"velocity/{name}": array for name, array in self.velocity.items()}
-        meta = {"config": self.config.to_json(), "progress": asdict(self.progress)}
-        save_checkpoint(path, arrays, {**meta, "schedule": self.schedule, "gates": self.gates, "noise": self.noise})
+        states = {"schedule": self.schedule, "steps": self.steps, "gates": self.gates, "noise": self.noise}
+        meta = {"config": self.config.to_json(), "progress": asdict(self.progress), **states}
+        save_checkpoint(path, arrays, meta)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
@@ -110,9 +113,7 @@ class Checkpoint:
             return cls(
                 TrainConfig.from_json(meta["config"]),
                 Progress(**meta["progress"]),
-                meta["schedule"],
-                meta["gates"],
-                meta["noise"],
+                *(meta[name] for name in ("schedule", "steps", "gates", "noise")),
                 **groups,
             )
 

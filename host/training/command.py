@@ -19,8 +19,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from host.backends import open_board
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
@@ -30,6 +28,7 @@ from host.interrupt import INTERRUPTED
 from host.nn.models import MODELS
 from host.training.checkpoint import Checkpoint, write_atomically
 from host.training.config import SCHEDULES, TrainConfig
+from host.training.display import passing_bar, train_visibly
 from host.training.folder import CHECKPOINT, DEFAULT, SUMMARY, claim
 from host.training.report import write_report
 from host.training.summary import summarise
@@ -42,7 +41,7 @@ _HELP = {
     "clusters": "clusters of it",
     "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
     "data": "digits, a folder (MNIST and its kin, CIFAR-10, CIFAR-100), or an .npz file of JPEG images",
-    "subset": "part of the data set, as classes=0-4, classes=0-4/fraction=0.5, or the rest=0.5 that this leaves",
+    "subset": "part of the data set, as classes=0-4/fraction=0.5, the rest=0.5 that this leaves, or test=0.1",
     "augment": "none, or crop-flip: random crops and flips of the training images",
     "init_from": "folder of a run whose weights this one begins with",
     "numerics": "device, or emulated on the host: " + ", ".join(name for name in NUMERICS if name != "device"),
@@ -115,13 +114,17 @@ def _run(trainer: Trainer) -> int:
     again = f"continue with: python -m host.train --out {shlex.quote(str(out))} --resume"
     print(f"training in {out}", file=sys.stderr)
     try:
-        if not _train(trainer):
+        with _stop_on_signal() as stop:
+            finished = train_visibly(trainer, stop)
+        if not finished:
             done = f"{trainer.progress.iteration} of {trainer.iterations} iterations"
             print(f"stopped after {done}; {again}", file=sys.stderr)
             return INTERRUPTED
-        summary = summarise(trainer.config, trainer.board, trainer.dataset, trainer.progress)
-        write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        with passing_bar("static FW8/BW8 reference", "iteration") as on_part:
+            summary = summarise(trainer.config, trainer.board, trainer.dataset, trainer.progress, on_part)
         write_report(out, trainer.progress.records, summary)
+        # Last, as it stands for a run that has ended.
+        write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     except (DivergedError, AcceleratorError) as error:
         return _fail(str(error), status=1)
     except OSError as error:
@@ -200,27 +203,6 @@ def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
         print(f"{out} holds no checkpoint yet: starting from the beginning", file=sys.stderr)
         return TrainConfig(**given)
     return Checkpoint.read(out / CHECKPOINT).config.resumed_with(given)
-
-
-def _train(trainer: Trainer) -> bool:
-    """Run the loop under a progress bar; return whether it reached the end."""
-    with (
-        _stop_on_signal() as stop,
-        tqdm(total=trainer.iterations, initial=trainer.progress.iteration, unit="batch", smoothing=0.1) as bar,
-    ):
-
-        def on_step(loss: float, precision: Any) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}, {precision}", refresh=False)
-            bar.update()
-
-        def on_epoch(record: dict[str, Any]) -> None:
-            bar.write(
-                f"epoch {record['epoch'] + 1:3}  loss {record['loss']:.4f}  train {record['train_accuracy']:.2%}  "
-                f"test {record['test_accuracy']:.2%}  FW{record['fw']}/BW{record['bw']}"
-                + "".join(f"  switch at {switch['iteration']}" for switch in record["stage_switches"])
-            )
-
-        return trainer.run(stop, on_step, on_epoch)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from host.machine import SCOPE, Machine
 from host.training.checkpoint import write_atomically
 from host.training.cost import FULL, Cost, conversion, run_cost, saving
 from host.training.folder import METRICS, SUMMARY
+from host.training.plots import save_figure
 from host.training.records import read_records, read_summary
 from host.training.workload import network
 
@@ -191,7 +192,7 @@ def _plot(path: Path, results: Sequence[Result], label: str, values, *, on_machi
         axes.set_ylabel("test accuracy (%)")
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path)
     return True
 
 

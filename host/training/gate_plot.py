@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from host.nn.mixed import Option
+from host.training.plots import save_figure
 
 
 def block_bits(windows: Sequence[Mapping[str, Any]], options: Sequence[Option]) -> dict[str, list[float]]:
@@ -45,4 +46,4 @@ def plot_gates(path: Path, windows: Sequence[Mapping[str, Any]], options: Sequen
         blocks.invert_yaxis()
         blocks.set_xlabel("iteration")
         figure.colorbar(mesh, ax=blocks, label="activation bits", location="bottom", shrink=0.6)
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path)

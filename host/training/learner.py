@@ -94,17 +94,21 @@ class Learner:
         self.model.backward(gradient, context)
         return step
 
-    def accuracy(self, precision: Precision, stop: Callable[[], bool]) -> float | None:
-        """Accuracy on the test split; None if stopped."""
+    def accuracy(
+        self, precision: Precision, stop: Callable[[], bool], on_part: Callable[[int, int], None]
+    ) -> float | None:
+        """Accuracy on the test split; None if stopped. `on_part` hears how many of how many images are done."""
         test = self.dataset.test
         context = Context(self.board, precision, training=False)
         correct = 0
         for start in range(0, len(test), EVALUATION_BATCH):
+            on_part(start, len(test))
             if stop():
                 return None
             part = slice(start, start + EVALUATION_BATCH)
             logits = self.model.forward(self.board.place(self.dataset.images(test, part)), context)
             correct += _right(logits, test.labels[part])
+        on_part(len(test), len(test))
         return correct / len(test)
 
     @property
@@ -131,16 +135,24 @@ def _right(logits: Array, labels: np.ndarray) -> int:
     return int(np.sum(np.argmax(to_numpy(logits), axis=1) == labels))
 
 
-def static_reference(config: TrainConfig, board: Board, dataset: Dataset) -> dict[str, Any]:
-    """Counters of the run of `config` at static FW8/BW8: one iteration measured per batch size, times their number."""
+def static_reference(
+    config: TrainConfig, board: Board, dataset: Dataset, on_part: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Counters of the run of `config` at static FW8/BW8: one iteration measured per batch size, times their number.
+
+    `on_part` hears how many of how many iterations are done.
+    """
     static = replace(
         config, schedule="static", fw=(STATIC.fw,), bw=(STATIC.bw,), switch=(), cp=(), numerics="device", augment="none"
     )
     learner, schedule = Learner(static, board, dataset), static.build_schedule(1)
     meter, total = Meter(board), Counter()
-    for size, number in Counter(learner.batches).items():
+    sizes = Counter(learner.batches)
+    for done, (size, number) in enumerate(sizes.items()):
+        on_part(done, len(sizes))
         used: dict[str, int] = {}
         learner.gradients(np.arange(size), 0, schedule)
         meter.add_to(used)
         total.update({name: value * number * config.epochs for name, value in used.items()})
+    on_part(len(sizes), len(sizes))
     return dict(total)

@@ -31,8 +31,29 @@ class Lengthening(TypedDict):
     epochs: int
 
 
+class Window(TypedDict):
+    """Some iterations at one precision, the last of which is `iteration`; loss and accuracy are means over samples.
+
+    In a run with gates fw and bw are of the layers without one. `cycles` are those of training up to there, None of a
+    board without a clock.
+    """
+
+    iteration: int
+    steps: int
+    samples: int
+    loss: float
+    accuracy: float
+    fw: int
+    bw: int
+    cycles: int | None
+
+
 class GateWindow(TypedDict):
-    """What the gates chose in some iterations, see `host.training.trace.GateTrace`."""
+    """What the gates chose in some iterations, the last of which is `iteration`.
+
+    Means of their cost `cp` (over samples, in percent) and of `push` (over steps), the `target`, and samples by block
+    and option.
+    """
 
     iteration: int
     steps: int
@@ -43,15 +64,22 @@ class GateWindow(TypedDict):
     counts: dict[str, list[int]]
 
 
-class TraceState(TypedDict):
-    """Windows of a trace that have ended since the last epoch, and the one in progress."""
+class StepTraceState(TypedDict):
+    """Windows of the run that have ended since the last epoch, and the one in progress, which still holds sums."""
+
+    done: list[Window]
+    open: Window | None
+
+
+class GateTraceState(TypedDict):
+    """The same of the gates."""
 
     done: list[GateWindow]
     open: GateWindow | None
 
 
-class Record(TypedDict):
-    """An epoch: a line of metrics.jsonl.
+class Epoch(TypedDict):
+    """What every line of metrics.jsonl has had from the beginning.
 
     Iterations and seconds count from the beginning of the run, costs belong to the training of this epoch, fw and bw
     to its end. What a board cannot tell is None.
@@ -74,6 +102,12 @@ class Record(TypedDict):
     gates: NotRequired[list[GateWindow]]
 
 
+class Record(Epoch):
+    """An epoch: a line of metrics.jsonl."""
+
+    windows: list[Window]
+
+
 class Trained(TypedDict):
     """What a run was trained on: shape (C, H, W) of an image, number of classes and of samples in an epoch."""
 
@@ -83,7 +117,7 @@ class Trained(TypedDict):
 
 
 class Summary(TypedDict):
-    """Of summary.json, what is read again by programs; `host.training.summary` writes more."""
+    """Of summary.json, what programs read again; see `host.training.summary` for the rest."""
 
     board: str
     dataset: Trained
@@ -116,5 +150,5 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     with blamed_on(path):
         records = [json.loads(line) for line in path.read_bytes().splitlines()]
         for number, record in enumerate(records, 1):
-            check(record, Record, f"line {number}")
+            check(record, Epoch, f"line {number}")
     return records

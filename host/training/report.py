@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from host.cycles.bus import seconds
 from host.machine import SCOPE, Machine
+from host.training.checkpoint import write_atomically
 from host.training.config import TrainConfig
+from host.training.folder import REPORT
 from host.training.gate_plot import plot_gates
-
-#: (file name, y axis, {legend: key of metrics.jsonl}).
-_PLOTS = (
-    ("loss", "training loss (mean cross-entropy)", {"training": "loss"}),
-    ("accuracy", "accuracy", {"training": "train_accuracy", "test": "test_accuracy"}),
-    ("bits", "bits at the end of the epoch", {"forward (FW)": "fw", "backward (BW)": "bw"}),
-    ("cycles", f"training cycles so far,\n{SCOPE}", {"cycles": "cycles"}),
-)
+from host.training.plots import plot_run
 
 
 def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Path]:
@@ -35,44 +26,13 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
     summary : the content of summary.json.
     """
     config = TrainConfig.from_json(summary["config"])
-    epochs = [record["epoch"] + 1 for record in records]
-    paths = []
-    for name, label, series in _PLOTS:
-        if name == "bits" and config.gated:
-            continue
-        lines = {legend: [record[key] for record in records] for legend, key in series.items()}
-        if any(value is None for values in lines.values() for value in values):
-            continue
-        if name == "cycles":
-            lines = {legend: list(accumulate(values)) for legend, values in lines.items()}
-        paths.append(out / f"{name}.png")
-        title = str(Machine(**summary["machine"])) if name == "cycles" else ""
-        _plot(paths[-1], epochs, lines, label, title=title, steps=name == "bits")
+    paths = plot_run(out, records, str(Machine(**summary["machine"])), bits=not config.gated)
     if config.gated:
         paths.append(out / "gates.png")
         plot_gates(paths[-1], [window for record in records for window in record["gates"]], config.gate_options)
-    paths.append(out / "report.md")
-    paths[-1].write_text(_page(config, summary, records, [path.name for path in paths[:-1]]))
-    return paths
-
-
-def _plot(
-    path: Path, epochs: list[int], lines: Mapping[str, list[float]], label: str, *, title: str, steps: bool
-) -> None:
-    # A Figure of its own, without pyplot, needs no display and leaves no global state behind.
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(6, 3.5), layout="constrained")
-        axes = figure.add_subplot()
-        for legend, values in lines.items():
-            axes.plot(epochs, values, label=legend, marker=".", drawstyle="steps-post" if steps else "default")
-        axes.set_title(title, fontsize=8)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.set_xlim(0, epochs[-1] + 0.5)
-        axes.grid(alpha=0.3)
-        if len(lines) > 1:
-            axes.legend()
-        figure.savefig(path, dpi=120)
+    page = _page(config, summary, records, [path.name for path in paths])
+    write_atomically(out / REPORT, page.encode())
+    return [*paths, out / REPORT]
 
 
 def _page(

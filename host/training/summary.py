@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,10 +17,19 @@ from host.training.meter import COUNTERS
 from host.training.workload import network
 
 
-def summarise(config: TrainConfig, board: Board, dataset: Dataset, progress: Progress) -> dict[str, Any]:
-    """The content of summary.json. The static reference is measured on `board`."""
+def summarise(
+    config: TrainConfig,
+    board: Board,
+    dataset: Dataset,
+    progress: Progress,
+    on_part: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """The content of summary.json.
+
+    The static reference is measured now, on `board`; `on_part` hears how many of how many iterations of it are done.
+    """
     train = progress.train
-    static = static_reference(config, board, dataset)
+    static = static_reference(config, board, dataset, on_part)
     return {
         "board": config.board,
         "cycles_modelled": getattr(board, "modelled", False),

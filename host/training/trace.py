@@ -1,51 +1,60 @@
-"""What the gates of a run chose over time, in windows of some iterations: the lines behind the plots of a DFQ run."""
+"""What a run did over time, in windows of some iterations: the lines behind its plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from host.quantise import Precision
 from host.training.learner import Step
+from host.training.records import GateWindow, Window
 
 
-class GateTrace:
-    """Sums the decisions of successive steps into windows.
+class Trace:
+    """Sums successive steps into windows.
 
-    A window is a dict of JSON values: `iteration` behind its last step, number of `steps` and `samples`, means `cp`
-    (over samples, in percent) and `push` (over steps), the `target`, and `counts`, samples by block and option. It ends
-    after `every` steps, with the target, or where `take` ends it.
+    A window ends after `every` steps, before a step in which what belongs to the whole window is another, or where
+    `take` ends it.
+
+    Attributes
+    ----------
+    over_samples, over_steps : what of a window is summed up and divided by their number at its end.
     """
+
+    over_samples: tuple[str, ...] = ()
+    over_steps: tuple[str, ...] = ()
 
     def __init__(self, every: int):
         self.every = every
-        self._done: list[dict[str, Any]] = []
-        self._open: dict[str, Any] | None = None
+        self._done: list[Any] = []
+        self._open: Any = None
 
-    def add(self, iteration: int, samples: int, step: Step, target: float) -> None:
-        """Take the step that ended with `iteration`."""
-        if self._open and self._open["target"] != target:
+    def _window(self, **whole: Any) -> Any:
+        """The window of the next step, to which `whole` belongs."""
+        if self._open and any(self._open[name] != value for name, value in whole.items()):
             self._close()
         if self._open is None:
-            counts = {name: [0] * len(row) for name, row in step.counts.items()}
-            self._open = {"steps": 0, "samples": 0, "cp": 0.0, "push": 0.0, "target": target, "counts": counts}
+            zeros = dict.fromkeys((*self.over_samples, *self.over_steps), 0.0)
+            self._open = {"steps": 0, "samples": 0, **zeros, **whole}
+        return self._open
+
+    def _count(self, iteration: int, samples: int) -> None:
+        """The step has been added; it ended with `iteration`."""
         window = self._open
         window["iteration"] = iteration
         window["steps"] += 1
         window["samples"] += samples
-        window["cp"] += step.cp * samples
-        window["push"] += step.push
-        for name, row in step.counts.items():
-            window["counts"][name] = [a + b for a, b in zip(window["counts"][name], row, strict=True)]
         if window["steps"] == self.every:
             self._close()
 
     def _close(self) -> None:
         window, self._open = self._open, None
-        window["cp"] /= window["samples"]
-        window["push"] /= window["steps"]
+        for names, number in ((self.over_samples, window["samples"]), (self.over_steps, window["steps"])):
+            for name in names:
+                window[name] /= number
         self._done.append(window)
 
-    def take(self) -> list[dict[str, Any]]:
+    def take(self) -> list[Any]:
         """End the window in progress; return all windows since the last call."""
         if self._open:
             self._close()
@@ -61,6 +70,37 @@ class GateTrace:
         self._done, self._open = list(state["done"]), state["open"]
 
 
-def mean_cp(windows: list[dict[str, Any]]) -> float:
+class StepTrace(Trace):
+    """Loss, accuracy, widths and cycles: windows of the form `Window`."""
+
+    over_samples = ("loss", "accuracy")
+
+    def add(self, iteration: int, samples: int, step: Step, precision: Precision, cycles: int | None) -> None:
+        """Take the step that ended with `iteration`, when training had cost `cycles`."""
+        window: Window = self._window(fw=precision.fw, bw=precision.bw)
+        window["loss"] += step.loss * samples
+        window["accuracy"] += step.correct
+        window["cycles"] = cycles
+        self._count(iteration, samples)
+
+
+class GateTrace(Trace):
+    """What the gates chose: windows of the form `GateWindow`."""
+
+    over_samples = ("cp",)
+    over_steps = ("push",)
+
+    def add(self, iteration: int, samples: int, step: Step, target: float) -> None:
+        """Take the step that ended with `iteration`."""
+        window: GateWindow = self._window(target=target)
+        window["cp"] += step.cp * samples
+        window["push"] += step.push
+        counts = window.setdefault("counts", {})
+        for name, row in step.counts.items():
+            counts[name] = [a + b for a, b in zip(counts.get(name, [0] * len(row)), row, strict=True)]
+        self._count(iteration, samples)
+
+
+def mean_cp(windows: list[GateWindow]) -> float:
     """Cost over all samples of the windows, in percent."""
     return sum(w["cp"] * w["samples"] for w in windows) / sum(w["samples"] for w in windows)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,10 +27,10 @@ from host.training.folder import CHECKPOINT, METRICS, remove_results
 from host.training.forms import blamed_on, check
 from host.training.learner import Learner, Step
 from host.training.meter import COUNTERS, Meter
-from host.training.records import Lengthening
-from host.training.trace import GateTrace, mean_cp
+from host.training.records import Lengthening, Record
+from host.training.trace import GateTrace, StepTrace, mean_cp
 
-#: Windows of the gates' decisions over a run.
+#: Windows of a run, in which its plots show what it did.
 WINDOWS = 200
 
 
@@ -59,7 +58,8 @@ class Trainer:
             raise ValueError(f"--batch {config.batch} leaves one sample for the last batch, and batch norm needs two")
         self.iterations = config.epochs * self.batches
         self.schedule = config.build_schedule(self.iterations)
-        self.trace = GateTrace(-(-self.iterations // WINDOWS))
+        every = -(-self.iterations // WINDOWS)
+        self.steps, self.gates = StepTrace(every), GateTrace(every)
         self.progress = Progress()
         self._saved_at = 0.0
         self._meter = Meter(board)
@@ -70,12 +70,14 @@ class Trainer:
         self,
         stop: Callable[[], bool] = lambda: False,
         on_step: Callable[[float, Precision], None] = lambda loss, precision: None,
-        on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+        on_test: Callable[[int, int], None] = lambda done, total: None,
+        on_epoch: Callable[[Record], None] = lambda record: None,
     ) -> bool:
         """Train to the end, or until `stop` answers true between two batches; return whether the end was reached.
 
         Of a run that lies in the folder, results are removed and the checkpoint replaced now, and not before.
-        `on_step` receives the loss and the precision of each iteration, `on_epoch` each line of metrics.jsonl.
+        `on_step` receives the loss and the precision of each iteration, `on_test` how many of how many test images have
+        been evaluated, from 0 on, and `on_epoch` each line of metrics.jsonl.
 
         Raises
         ------
@@ -95,8 +97,7 @@ class Trainer:
                 if time.monotonic() - self._saved_at >= self.checkpoint_seconds:
                     self._save()
             # The state is complete here, so a stop inside the evaluation merely repeats the evaluation on resuming.
-            self._meter.add_to(progress.train)
-            accuracy = None if progress.batch < self.batches else self._evaluate(stop)
+            accuracy = None if progress.batch < self.batches else self._evaluate(stop, on_test)
             if accuracy is None:
                 self._meter.skip()
                 self._save()
@@ -124,8 +125,10 @@ class Trainer:
         progress.batch += 1
         progress.loss_sum += step.loss * len(index)
         progress.correct += step.correct
+        self._meter.add_to(progress.train)
+        self.steps.add(progress.iteration, len(index), step, precision, progress.train.get("cycles"))
         if step.cp is not None:
-            self.trace.add(progress.iteration, len(index), step, target)
+            self.gates.add(progress.iteration, len(index), step, target)
         self._observe(step)
         return step.loss, precision
 
@@ -146,10 +149,10 @@ class Trainer:
             }
         )
 
-    def _evaluate(self, stop: Callable[[], bool]) -> float | None:
+    def _evaluate(self, stop: Callable[[], bool], on_test: Callable[[int, int], None]) -> float | None:
         """Accuracy on the test split at the current stage's precision; None if stopped."""
         with self._divergence_explained():
-            return self.learner.accuracy(self.schedule.precision, stop)
+            return self.learner.accuracy(self.schedule.precision, stop, on_test)
 
     @contextmanager
     def _divergence_explained(self) -> Iterator[None]:
@@ -167,7 +170,7 @@ class Trainer:
         """Add the line of metrics.jsonl and begin the next epoch."""
         progress, samples = self.progress, len(self.dataset.train)
         used = {name: total - progress.epoch_start.get(name, 0) for name, total in progress.train.items()}
-        precision, windows = self.schedule.precision, self.trace.take()
+        precision, gates = self.schedule.precision, self.gates.take()
         progress.records.append(
             {
                 "epoch": progress.epoch,
@@ -180,7 +183,8 @@ class Trainer:
                 **{name: used.get(name) for name in COUNTERS},
                 "stage_switches": [switch for switch in progress.switches if switch["epoch"] == progress.epoch],
                 "seconds": progress.seconds,
-                **({"cp": mean_cp(windows), "gates": windows} if windows else {}),
+                "windows": self.steps.take(),
+                **({"cp": mean_cp(gates), "gates": gates} if gates else {}),
             }
         )
         progress.epoch += 1
@@ -191,13 +195,13 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint, then the metrics, which a resumed run can always rebuild from it."""
-        self._meter.add_to(self.progress.train)
         learner = self.learner
         Checkpoint(
             config=self.config,
             progress=self.progress,
             schedule=self.schedule.state(),
-            gates=self.trace.state(),
+            steps=self.steps.state(),
+            gates=self.gates.state(),
             noise=learner.noise.bit_generator.state,
             model=learner.model.state(),
             velocity=learner.optimiser.state(),
@@ -247,7 +251,8 @@ class Trainer:
             self.schedule.load_state(saved.schedule)
             learner.noise.bit_generator.state = saved.noise
             _ = self.schedule.precision, self.schedule.cp  # of a stage that there is
-        self.trace.load_state(saved.gates)
+        self.steps.load_state(saved.steps)
+        self.gates.load_state(saved.gates)
         self.progress = saved.progress
         if self.config.epochs > saved.config.epochs:
             lengthening: Lengthening = {"iteration": saved.progress.iteration, "epochs": saved.config.epochs}
