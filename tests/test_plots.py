@@ -89,3 +89,15 @@ def test_they_are_shown(tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "test split:   0%|" in errors
     assert "static FW8/BW8 reference:   0%|" in errors
+
+
+@pytest.mark.parametrize(("batch", "warned"), [("12", True), ("5", False)])
+def test_a_run_too_short_for_its_schedule_says_so_first(batch, warned, tmp_path, capsys):
+    given = ["--board", "golden", "--subset", SUBSET, "--batch", batch, "--epochs", "1"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
+    errors = capsys.readouterr().err
+    warning = (
+        "warning: 12 iterations are too few for --schedule pfq: nothing will be trained at FW8/BW8; give more "
+        "--epochs, a smaller --batch, or other stages\ntraining in "
+    )
+    assert errors.startswith(warning if warned else "training in ")

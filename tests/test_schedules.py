@@ -14,6 +14,7 @@ from host.schedules import (
     StaticSchedule,
     cyclic_stages,
 )
+from host.training.config import TrainConfig
 
 STAGES = [Precision(3, 6), Precision(4, 6), Precision(6, 8), Precision(8, 8)]
 
@@ -182,3 +183,27 @@ def test_cpt_needs_an_iteration_a_cycle():
     assert len(cyclic_stages(Precision(3, 8), Precision(8, 8), 5, 5)) == 1
     with pytest.raises(ValueError, match="6 cycles of precision do not fit into 5 iterations"):
         cyclic_stages(Precision(3, 8), Precision(8, 8), 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "missed"),
+    [
+        ({"schedule": "static"}, 1, []),
+        # The guard acts after 0.8, 0.867 and 0.933 of the run at the latest, in whole iterations: 10, 11 and 12.
+        ({}, 12, ["FW8/BW8"]),
+        ({}, 13, ["FW8/BW8"]),
+        ({}, 15, []),
+        ({"guard": 1.0}, 15, ["FW8/BW8"]),
+        ({"guard": 1.0}, 16, []),
+        ({"guard": 1.0, "indicator_every": 5}, 50, ["FW6/BW8", "FW8/BW8"]),
+        # At 2.4 of 3.
+        ({"schedule": "fractrain"}, 3, ["cp 2.2 %", "cp 2.6 %", "cp 3 %"]),
+        ({"schedule": "fractrain", "switch": (1, 2, 3)}, 4, []),
+        ({"schedule": "dfq"}, 1, []),
+        # Cycles of 4 end at 3 + 5 * 0.854, of 16 at 3 + 5 * 0.99.
+        ({"schedule": "cpt", "cycles": 2}, 8, ["FW8/BW8"]),
+        ({"schedule": "cpt", "cycles": 2}, 32, []),
+    ],
+)
+def test_stages_that_a_run_is_too_short_for(settings, total, missed):
+    assert TrainConfig(board="golden", **settings).out_of_reach(total) == missed

@@ -112,6 +112,12 @@ def _run(trainer: Trainer) -> int:
     """From the first batch to the report; return the exit status. Whatever ends the run leaves a checkpoint."""
     out = trainer.out
     again = f"continue with: python -m host.train --out {shlex.quote(str(out))} --resume"
+    if missed := trainer.config.out_of_reach(trainer.iterations):
+        print(
+            f"warning: {trainer.iterations} iterations are too few for --schedule {trainer.config.schedule}: nothing "
+            f"will be trained at {', '.join(missed)}; give more --epochs, a smaller --batch, or other stages",
+            file=sys.stderr,
+        )
     print(f"training in {out}", file=sys.stderr)
     try:
         with _stop_on_signal() as stop:

@@ -271,6 +271,20 @@ class TrainConfig:
             return FracTrainSchedule(self.cp, self.stages[0], **how)
         return PFQSchedule(self.stages, **how)
 
+    def out_of_reach(self, total: int) -> list[str]:
+        """Stages in which a run of `total` iterations cannot train, even if the loss stops changing at once."""
+        schedule, reached = self.build_schedule(total), set()
+        for _ in range(total):
+            reached.add((schedule.precision, schedule.cp))
+            schedule.observe(1.0)
+        targets = self.cp or (None,)
+        wanted = [(precision, target) for precision in self.stages for target in targets]
+        return [
+            str(precision) if target is None else f"cp {target:g} %"
+            for precision, target in wanted
+            if (precision, target) not in reached
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """JSON values from which `from_json` builds an equal object."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
