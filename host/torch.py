@@ -8,6 +8,7 @@ multiplies it with the same codes (FracTrain, section 3.1). Biases and all other
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def on_board(
     Raises
     ------
     ValueError
-        If a module cannot run there (it has groups, a dilation, or two different strides), or a name is none of the
+        If a module cannot run there (it has groups, a dilation, or two different strides, or runs on one already), or a name is none of the
         model's; the message names it. The model is as it was then.
     """
     names = dict(model.named_modules())
@@ -91,7 +92,7 @@ class BoardRun:
     def __init__(self, board: Board, schedule: Schedule, seed: int):
         self.board, self.schedule = board, schedule
         self.noise = np.random.default_rng(seed)
-        self._modules: list[tuple[nn.Module, type[nn.Module]]] = []
+        self._modules: list[nn.Module] = []
 
     @property
     def precision(self) -> Precision:
@@ -113,49 +114,37 @@ class BoardRun:
 
     def adopt(self, module: nn.Module, min_bits: int) -> None:
         """Make a convolution or a linear layer run here."""
-        if isinstance(module, (BoardConv2d, BoardLinear)):
-            raise ValueError(f"{module} runs on a board already; release that run first")
-        self._modules.append((module, type(module)))
-        module.__class__ = BoardConv2d if isinstance(module, nn.Conv2d) else BoardLinear
-        module.run, module.min_bits = self, min_bits
+        # On the module itself, where it hides the forward of the class until it is deleted.
+        forward = _convolution if isinstance(module, nn.Conv2d) else _linear
+        module.forward = partial(forward, module, self, min_bits)
+        self._modules.append(module)
 
     def release(self) -> None:
         """Make all modules what they were."""
-        for module, before in self._modules:
-            module.__class__ = before
-            del module.run, module.min_bits
+        for module in self._modules:
+            del module.forward
         self._modules.clear()
 
 
-class BoardConv2d(nn.Conv2d):
-    """An `nn.Conv2d` whose three products run on a board; made by `on_board`."""
-
-    run: BoardRun
-    min_bits: int
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() == 3:
-            return self.forward(x[None])[0]
-        padding, pads = _padding(self)
-        if pads is not None:
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x = functional.pad(x, pads, mode=mode)
-        kind = Convolution(self.stride[0], padding)
-        y = _OnBoard.apply(x.to(self.weight.dtype), self.weight, self.run, self.min_bits, kind)
-        return y if self.bias is None else y + self.bias[:, None, None]
+def _convolution(module: nn.Conv2d, run: BoardRun, min_bits: int, x: Tensor) -> Tensor:
+    """What `module` computes, on the board of `run`."""
+    if x.dim() == 3:
+        return _convolution(module, run, min_bits, x[None])[0]
+    padding, pads = _padding(module)
+    if pads is not None:
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        x = functional.pad(x, pads, mode=mode)
+    kind = Convolution(module.stride[0], padding)
+    y = _OnBoard.apply(x.to(module.weight.dtype), module.weight, run, min_bits, kind)
+    return y if module.bias is None else y + module.bias[:, None, None]
 
 
-class BoardLinear(nn.Linear):
-    """An `nn.Linear` whose three products run on a board; made by `on_board`."""
-
-    run: BoardRun
-    min_bits: int
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, self.in_features).to(self.weight.dtype)
-        y = _OnBoard.apply(flat, self.weight.T, self.run, self.min_bits, Matrix())
-        y = y.reshape(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+def _linear(module: nn.Linear, run: BoardRun, min_bits: int, x: Tensor) -> Tensor:
+    """What `module` computes, on the board of `run`."""
+    flat = x.reshape(-1, module.in_features).to(module.weight.dtype)
+    y = _OnBoard.apply(flat, module.weight.T, run, min_bits, Matrix())
+    y = y.reshape(*x.shape[:-1], module.out_features)
+    return y if module.bias is None else y + module.bias
 
 
 class _OnBoard(torch.autograd.Function):
@@ -185,6 +174,8 @@ class _OnBoard(torch.autograd.Function):
 
 def _refusal(module: nn.Module) -> str | None:
     """Why a board does not compute this module, if it does not."""
+    if "forward" in vars(module):
+        return "it runs on a board already, unless something else has replaced its forward"
     if isinstance(module, nn.Conv2d):
         if module.groups != 1:
             return f"it has {module.groups} groups"

@@ -140,18 +140,36 @@ def test_training_with_a_schedule_saves_and_continues():
 
 def test_the_model_stays_what_it_is(board):
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4, 2))
-    before, x = {name: type(module) for name, module in model.named_modules()}, torch.rand(1, 2, 4, 4)
+    types, x = [type(module) for module in model.modules()], torch.rand(1, 2, 4, 4)
     state, plain = dict(model.state_dict()), model(x)
     run = on_board(model, board, Precision(2, 2), keep_float=["3"])
-    assert isinstance(model[0], nn.Conv2d)
-    assert type(model[3]) is nn.Linear
+    assert [type(module) for module in model.modules()] == types
     assert all(torch.equal(model.state_dict()[name], array) for name, array in state.items())
     assert not torch.equal(model(x), plain)
-    with pytest.raises(ValueError, match="runs on a board already"):
+    with pytest.raises(ValueError, match=r"'0', .* runs on a board already"):
         on_board(model, board, WIDE)
     run.release()
-    assert {name: type(module) for name, module in model.named_modules()} == before
     assert torch.equal(model(x), plain)
+
+
+def test_what_is_refused_leaves_the_model_alone(board):
+    """Also where a module before the refused one would have run."""
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), torch.rand(3, 4)
+    plain = model[0](x)
+    on_board(model[1], board, Precision(2, 2))
+    with pytest.raises(ValueError, match=r"'1', .* runs on a board already"):
+        on_board(model, board, Precision(2, 2))
+    assert torch.equal(model[0](x), plain)
+
+
+def test_a_copy_has_its_own_weights(board):
+    model, x = nn.Linear(4, 2, bias=False), torch.rand(3, 4)
+    on_board(model, board, WIDE)
+    again = copy.deepcopy(model)
+    with torch.no_grad():
+        again.weight.zero_()
+    assert not again(x).any()
+    assert model(x).any()
 
 
 @pytest.mark.parametrize(
