@@ -59,8 +59,8 @@ def on_board(
     Raises
     ------
     ValueError
-        If a module cannot run there (it has groups, a dilation, or two different strides, or runs on one already), or a name is none of the
-        model's; the message names it. The model is as it was then.
+        If a module cannot run there (it has groups, a dilation, or two different strides, or runs on a board already),
+        or a name is none of the model's; the message names it. The model is as it was then.
     """
     names = dict(model.named_modules())
     for name in (*keep_float, *(min_bits or {})):

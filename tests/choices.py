@@ -16,7 +16,7 @@ from host.nn.models import build_model
 
 
 class Chosen(Layer):
-    """In place of a gate: gives each sample its option for certain, and keeps the gradient at the probabilities."""
+    """Stands in for a gate: every sample gets its option with certainty; keeps the gradient at the probabilities."""
 
     def __init__(self, choice: Sequence[int], options: int):
         super().__init__()
@@ -76,5 +76,5 @@ def make_choosy(network: GatedNetwork, x: np.ndarray, context: Context, rng: np.
 
 
 def gradients(layer: Layer) -> dict[str, np.ndarray]:
-    """Of all parameters by full name."""
+    """Gradients of all parameters by full name."""
     return {prefix + name: array for prefix, inner in layer.walk() for name, array in inner.grads.items()}

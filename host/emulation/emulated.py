@@ -1,7 +1,7 @@
 """Numerics that the board does not have, emulated in floating point on the host.
 
-A `Numerics` says how the operands of a layer are rounded; `emulate` gives it to every layer with a product in place of
-the board's own. Their products are computed in floating point on rounded numbers, as in the code
+A `Numerics` says how the operands of a layer are rounded; `emulate` gives it to every layer with a product instead
+of the board's own. Their products are computed in floating point on rounded numbers, as in the code
 that the papers were measured with, and are charged to the board as if it had executed them at their widths: the
 computational cost of a run compares, cycles and traffic are absent. The base class rounds nothing: plain floating
 point.
@@ -79,7 +79,7 @@ class Numerics:
         return self
 
     def norm(self, layer: BatchNorm2d) -> Layer:
-        """What takes the place of a batch norm."""
+        """The layer that replaces a batch norm."""
         return layer
 
 

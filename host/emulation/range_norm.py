@@ -1,4 +1,4 @@
-"""Range batch norm: division by a channel's range in place of its deviation (SBM, arXiv 1805.11046, section 3)."""
+"""Range batch norm: division by a channel's range instead of its deviation (SBM, arXiv 1805.11046, section 3)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ array has rows of 144 lanes, and a sum of nine products fills nine of them howev
 such rows uses more than a sixteenth, 6.3 %. On the simulated board 8 images of 32 x 16 x 16 at FW8/BW16 keep 5.6 % of
 the slots busy in the forward pass, 6.0 % in the input gradient and 5.3 % in the weight gradient; an ordinary
 convolution of the same shape 98, 99 and 93 %, in twice the cycles. `board.macs` and `board.bit_macs` are charged what
-the operation needs, not what its zeros take, as by all operations; cycles and traffic count what is executed.
+the operation needs and nothing for the zeros; cycles and traffic count what is executed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from host.nn.mobilenet import mobilenetv2
 def cnn_small(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Layer:
     """Three 3x3 convolutions of 16, 32 and 32 channels with batch norm, global average pooling, one linear layer.
 
-    All channel counts behind the image are multiples of 16, so every convolution but the first fills the array's
+    All channel counts after the image's are multiples of 16, so every convolution but the first fills the array's
     16 rows and 16 channels x 9 taps. Images larger than 16 pixels are halved once more.
     """
     channels, height, _ = image

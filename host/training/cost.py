@@ -119,7 +119,7 @@ class Cost:
     Attributes
     ----------
     epochs : how many.
-    accuracy : on the test split behind the last of them.
+    accuracy : on the test split after the last of them.
     paper, executed, digits : CC in 32-bit MACs, see above.
     cycles : of the accelerator's clock, training only.
     ddr_bytes : read and written in training.
