@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from references import double, numerical_gradient
 
+from host import open_board
 from host.nn.float_layers import AvgPool2d, BatchNorm2d, GlobalAvgPool2d, MaxPool2d, ReLU, softmax_cross_entropy
 from host.nn.layers import Context, Conv2d, Linear, Residual, Sequential
 from host.nn.models import MODELS, build_model
@@ -114,6 +115,27 @@ def test_convolution_matches_float_at_16_bits(kernel, stride, first, context):
         assert dx is None
     else:
         np.testing.assert_allclose(dx, numerical_gradient(loss, double_x, step=1.0), atol=1e-2)
+
+
+def test_an_evaluation_writes_its_weights_once():
+    """Until they or their width change: then the next batch's product takes the new ones."""
+    board, rng = open_board("golden"), np.random.default_rng(SEED)
+    layer = Conv2d(16, 16, rng=rng)
+
+    def written(bits: int = 12) -> int:
+        x = np.abs(rng.standard_normal((2, 16, 5, 5))).astype(np.float32)
+        before = board.host_write_bytes
+        y = layer.forward(x, Context(board, Precision(bits, 8), training=False))
+        np.testing.assert_allclose(y, float_conv(x, layer.params["weight"], 1), atol=0.02)
+        return board.host_write_bytes - before
+
+    both = written()
+    images = written()
+    assert images < both
+    assert written() == images
+    layer.params["weight"] = -layer.params["weight"]
+    assert [written(), written()] == [both, images]
+    assert written(bits=13) > written(bits=13)
 
 
 def test_linear_matches_float_at_16_bits(context):

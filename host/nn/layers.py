@@ -18,6 +18,7 @@ from array_api_compat import array_namespace
 from host.board import Board
 from host.nn.mixed import MixedPrecision
 from host.nn.products import Convolution, Kind, Matrix, Product, Shape
+from host.qtensor import QTensor
 from host.quantise import Array, Precision, quantise, rescale, rescale_runs, rescale_sum
 
 
@@ -204,6 +205,7 @@ class ProductLayer(Layer):
         super().__init__()
         self.kind, self.first, self.min_bits = kind, first, min_bits
         self.params["weight"] = weight
+        self._rounded: tuple[Array, QTensor] | None = None
 
     def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
         product = Product(
@@ -230,11 +232,18 @@ class ProductLayer(Layer):
     def _precision(self, context: Context) -> Precision | MixedPrecision:
         return self.fixed or context.precision.at_least(self.min_bits)
 
+    def _rounded_weight(self, bits: int) -> QTensor:
+        """The same tensor as long as weight and width stay, as in an evaluation: a board may have kept its bytes."""
+        weight = self.params["weight"]
+        if self._rounded is None or self._rounded[0] is not weight or self._rounded[1].bits != bits:
+            self._rounded = weight, quantise(weight, bits, signed=True)
+        return self._rounded[1]
+
     def _multiply(self, x: Array, context: Context) -> Array:
         """The product for forward."""
         precision = self._precision(context)
         qx = quantise(x, precision.activations, signed=self.first or self.signed)
-        qw = quantise(self.params["weight"], precision.weight_bits, signed=True)
+        qw = self._rounded_weight(precision.weight_bits)
         if context.training:
             self._operands = precision, qx, qw
             self._probed = None if context.probe is None or self.fixed else x
