@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 from host.operand import Operand
@@ -62,6 +63,7 @@ class Board(ABC):
 
     def charge(self, macs: int, bits_a: int, bits_b: int) -> None:
         """Add work to the account: so many multiply-accumulates of operands of `bits_a` and `bits_b` bits."""
+        macs = index(macs)  # the account stays one of Python's integers, whatever sizes were given
         self.macs += macs
         self.bit_macs += macs * bits_a * bits_b
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from operator import index
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
@@ -83,7 +84,7 @@ def conv2d_input_grad(
     `conv2d`.
     """
     grad, kernel = _operand(board, g, "conv2d_input_grad: g", 4), _operand(board, w, "conv2d_input_grad: w", 4)
-    input_shape = tuple(input_shape)
+    input_shape = _shape("conv2d_input_grad: input_shape", input_shape)
     products = _check_grad("conv2d_input_grad", g, input_shape, w.shape, stride, padding)
     board.charge(products // groups, g.bits, w.bits)
     if products == 0:
@@ -106,7 +107,7 @@ def conv2d_weight_grad(
     `g` (N, M, H', W') is the gradient at the output and `x` (N, C, H, W) the input. The rest is as in `conv2d`.
     """
     grad, images = _operand(board, g, "conv2d_weight_grad: g", 4), _operand(board, x, "conv2d_weight_grad: x", 4)
-    kernel_shape = tuple(kernel_shape)
+    kernel_shape = _shape("conv2d_weight_grad: kernel_shape", kernel_shape)
     products = _check_grad("conv2d_weight_grad", g, x.shape, kernel_shape, stride, padding)
     board.charge(products // groups, g.bits, x.bits)
     if products == 0:
@@ -149,11 +150,22 @@ def _result(product: Array, first: QTensor) -> Array:
     return np.ascontiguousarray(product) if is_numpy_array(product) else product
 
 
+def _shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Four sizes. Raises TypeError if they are no integers and ValueError if they are not four."""
+    try:
+        sizes = tuple(index(size) for size in shape)
+    except TypeError:
+        raise TypeError(f"{name} is {shape!r}, must be four integers") from None
+    if len(sizes) != 4:
+        raise ValueError(f"{name} is {shape!r}, must be four integers")
+    return sizes
+
+
 def _check_grad(
     name: str, grad: QTensor, input_shape: Sequence[int], kernel_shape: Sequence[int], stride: int, padding: int
 ) -> int:
     """Multiply-accumulates of the gradient. Raises ValueError if `grad` has not the shape of the output."""
-    if len(input_shape) != 4 or len(kernel_shape) != 4 or input_shape[1] != kernel_shape[1]:
+    if input_shape[1] != kernel_shape[1]:
         raise ValueError(f"{name}: no kernel {tuple(kernel_shape)} applies to an input {tuple(input_shape)}")
     check_geometry(kernel_shape[2:], stride, padding)
     size = out_size(input_shape[2:], kernel_shape[2:], stride, padding)

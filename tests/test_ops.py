@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import references
@@ -232,7 +234,23 @@ def test_what_is_refused_is_not_charged(board):
     for codes in (x.codes, (1, 2), None):
         with pytest.raises(TypeError, match=f"conv2d: w is a {type(codes).__name__}, must be a QTensor"):
             ops.conv2d(board, x, codes)
+    for shape in ((1, 2, 4.0, 4), 4, None, "abcd"):
+        with pytest.raises(TypeError, match=r"input_shape is .*, must be four integers"):
+            ops.conv2d_input_grad(board, x, w, shape)
+        with pytest.raises(TypeError, match=r"kernel_shape is .*, must be four integers"):
+            ops.conv2d_weight_grad(board, x, x, shape)
+    with pytest.raises(ValueError, match=r"input_shape is \(1, 2, 4\), must be four integers"):
+        ops.conv2d_input_grad(board, x, w, (1, 2, 4))
     assert (board.macs, board.bit_macs) == (0, 0)
+
+
+def test_the_account_stays_an_integer_that_json_knows(board):
+    """numpy's integers are fine as sizes, and do not get into what a run writes down."""
+    x, w = QTensor(np.ones((1, 2, 4, 4), int), 4, True), QTensor(np.ones((3, 2, 3, 3), int), 4, True)
+    ops.conv2d(board, x, w, np.int64(1), np.int8(1))
+    ops.conv2d_input_grad(board, QTensor(np.ones((1, 3, 4, 4), int), 4, True), w, np.array(x.shape), np.int64(1))
+    macs = 2 * 16 * 18 * 3
+    assert json.loads(json.dumps([board.macs, board.bit_macs])) == [macs, 16 * macs]
 
 
 def test_a_tensor_keeps_what_was_checked(board):
