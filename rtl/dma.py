@@ -7,10 +7,10 @@ end properly (their data dropped, or written with all strobes off), and `idle` s
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import exact_log2
 
 from .axi import ADDRESS_BITS, OKAY, ReadData, Response, WriteData, address_channel
 from .config import BEAT_BITS, BEAT_BYTES, AcceleratorConfig
@@ -21,12 +21,14 @@ from .tiles import INDEX
 Command = data.StructLayout({"addr": ADDRESS_BITS, "beats": 24, "index": INDEX})
 #: A beat read: `last` of its run.
 Beat = data.StructLayout({"data": BEAT_BITS, "last": 1})
+#: Beats read have no back-pressure: whoever sends a command has room for what it reads.
+Beats = stream.Signature(Beat, always_ready=True)
 #: An error response and the descriptor whose run met it.
 Fault = data.StructLayout({"valid": 1, "index": INDEX})
 
 
 class _Cutter(wiring.Component):
-    """Cuts commands into bursts.
+    """Cuts commands into bursts. The first shows two cycles after its command is taken, then one every two cycles.
 
     Members
     -------
@@ -34,12 +36,14 @@ class _Cutter(wiring.Component):
     o : Out(stream of the address channel)
     last : Out(1)
         The burst on `o` ends its command.
+    index : Out(INDEX)
+        Descriptor of the burst on `o`.
     stop : In(1)
         No new burst may appear on `o`.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self._log2_burst = ceil_log2(config.burst_beats)
+        self._log2_burst = exact_log2(config.burst_beats)
         super().__init__(
             {
                 "i": In(stream.Signature(Command)),
@@ -52,35 +56,42 @@ class _Cutter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        align = ceil_log2(BEAT_BYTES)
-        beat_addr = Signal(ADDRESS_BITS - align)
-        left = Signal(24)  # beats of the command that are not on `o` yet
+        align = exact_log2(BEAT_BYTES)
+        window = align + self._log2_burst  # a burst stays inside an aligned window of so many address bits
+        active = Signal()  # bursts of the command are not on `o` yet
+        number = Signal(ADDRESS_BITS - window)  # window of the next burst
+        first = Signal(self._log2_burst)  # and the beat in which it starts: 0 in all windows but the first
+        # Counted down a burst at a time: negative in the last one, so that nothing has to be compared.
+        more = Signal(signed(len(self.i.payload.beats) + 2 - self._log2_burst))
+        end = Signal(self._log2_burst)  # last beat of the last window
         index = Signal(INDEX)
-        m.d.comb += self.i.ready.eq(left == 0)
-        with m.If(self.i.valid & self.i.ready):
+
+        final = more < 0
+        burst = Signal()  # the next burst goes to `o`
+        m.d.comb += [
+            self.i.ready.eq(~active),
+            burst.eq(active & ~self.o.valid & ~self.stop),
+        ]
+        with m.If(self.i.valid & ~active):
             m.d.sync += [
-                beat_addr.eq(self.i.payload.addr >> align),
-                left.eq(self.i.payload.beats),
+                active.eq(1),
+                Cat(first, number).eq(self.i.payload.addr[align:]),
+                Cat(end, more).eq(self.i.payload.addr[align:window] + self.i.payload.beats - (2**self._log2_burst + 1)),
                 index.eq(self.i.payload.index),
             ]
-
-        burst = Signal(range(2**self._log2_burst + 1))  # to the next multiple of the burst length, or to the end
-        room = Signal.like(burst)
-        m.d.comb += [
-            room.eq(2**self._log2_burst - beat_addr[: self._log2_burst]),
-            burst.eq(Mux(left < room, left, room)),
-        ]
-        with m.If(self.o.valid & self.o.ready):
+        with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        with m.If((~self.o.valid | self.o.ready) & (left != 0) & ~self.stop):
+        with m.If(burst):
             m.d.sync += [
                 self.o.valid.eq(1),
-                self.o.payload.addr.eq(Cat(Const(0, align), beat_addr)),
-                self.o.payload.len.eq(burst - 1),
-                self.last.eq(burst == left),
+                self.o.payload.addr.eq(Cat(Const(0, align), first, number)),
+                self.o.payload.len.eq(Mux(final, end - first, ~first)),
+                self.last.eq(final),
                 self.index.eq(index),
-                beat_addr.eq(beat_addr + burst),
-                left.eq(left - burst),
+                active.eq(~final),
+                number.eq(number + 1),
+                first.eq(0),
+                more.eq(more - 1),
             ]
         return m
 
@@ -93,8 +104,8 @@ class Reader(wiring.Component):
     i : In(stream of Command)
         `beats` is at least 1.
     ar, r : AXI4 read channels
-    o : Out(Beat), o_valid : Out(1)
-        Beats in order. There is no back-pressure: who sends a command has room for it.
+    o : Out(Beats)
+        Beats in order.
     fault : Out(Fault)
         Pulses on an error response.
     halt : In(1), idle : Out(1)
@@ -109,8 +120,7 @@ class Reader(wiring.Component):
                 "i": In(stream.Signature(Command)),
                 "ar": Out(stream.Signature(address_channel(8))),
                 "r": In(stream.Signature(ReadData)),
-                "o": Out(Beat),
-                "o_valid": Out(1),
+                "o": Out(Beats),
                 "fault": Out(Fault),
                 "halt": In(1),
                 "idle": Out(1),
@@ -140,9 +150,9 @@ class Reader(wiring.Component):
             self.waiting.eq(notes.o.valid & ~self.r.valid),
         ]
         m.d.sync += [
-            self.o.data.eq(self.r.payload.data),
-            self.o.last.eq(self.r.payload.last & notes.o.payload.last),
-            self.o_valid.eq(self.r.valid & ~self.halt),
+            self.o.payload.data.eq(self.r.payload.data),
+            self.o.payload.last.eq(self.r.payload.last & notes.o.payload.last),
+            self.o.valid.eq(self.r.valid & ~self.halt),
             self.fault.valid.eq(self.r.valid & (self.r.payload.resp != OKAY)),
             self.fault.index.eq(notes.o.payload.index),
         ]
@@ -188,10 +198,10 @@ class Writer(wiring.Component):
         m.submodules.cutter = cutter = _Cutter(self._config)
         wiring.connect(m, wiring.flipped(self.i), cutter.i)
 
-        # Lengths of the bursts whose data is still owed, and the descriptors of those whose response is.
+        # Lengths of the bursts whose data is still owed, and the descriptors of those whose response is: no fewer.
         m.submodules.lengths = lengths = Queue(8, depth)
         m.submodules.owners = owners = Queue(INDEX, depth)
-        room = lengths.i.ready & owners.i.ready
+        room = owners.i.ready
         go = cutter.o.valid & room & self.aw.ready
         m.d.comb += [
             cutter.stop.eq(self.halt),
@@ -205,14 +215,16 @@ class Writer(wiring.Component):
         ]
 
         # W goes through a register, so that a halt never changes a beat that is being offered.
-        sent = Signal(8)
+        owing = Signal()  # beats of a burst are to be sent
+        left = Signal(signed(9))  # those after the next two: negative if the next one is the last
+        last = left < 0
+        taken = Signal()  # the length at the head of the queue has been looked at
         free = ~self.w.valid | self.w.ready
-        last = sent == lengths.o.payload
         move = Signal()
         m.d.comb += [
-            move.eq(free & lengths.o.valid & (self.data.valid | self.halt)),
-            self.data.ready.eq(free & lengths.o.valid & ~self.halt),
-            lengths.o.ready.eq(move & last),
+            move.eq(free & owing & (self.data.valid | self.halt)),
+            self.data.ready.eq(free & owing & ~self.halt),
+            lengths.o.ready.eq(taken),
             self.waiting.eq(self.data.valid & ~self.data.ready),
         ]
         with m.If(free):
@@ -222,7 +234,14 @@ class Writer(wiring.Component):
                 self.w.payload.data.eq(self.data.payload),
                 self.w.payload.strb.eq(Mux(self.halt, 0, 2**BEAT_BYTES - 1)),
                 self.w.payload.last.eq(last),
-                sent.eq(Mux(last, 0, sent + 1)),
+                left.eq(left - 1),
+            ]
+        m.d.sync += taken.eq(0)
+        with m.If(~owing | (move & last)):
+            m.d.sync += [
+                owing.eq(lengths.o.valid & ~taken),
+                taken.eq(lengths.o.valid & ~taken),
+                left.eq(lengths.o.payload - 1),
             ]
 
         m.d.comb += [
@@ -239,15 +258,16 @@ class Writer(wiring.Component):
 
 
 class ReadArbiter(wiring.Component):
-    """Lets two users share the reader; the first goes first.
+    """Lets two users share the reader; the first goes first. A command takes one cycle.
 
     Members
     -------
     i0, i1 : In(stream of Command)
     o : Out(stream of Command)
-    beat, beat_valid : the reader's output
-    o0_valid, o1_valid : Out(1)
-        There is a beat, and it belongs to user 0 or 1.
+    beats : In(Beats)
+        The reader's.
+    beats0, beats1 : Out(Beats)
+        Those of user 0 and of user 1.
     user : Out(1)
         Whose beat the next one is.
     """
@@ -260,10 +280,9 @@ class ReadArbiter(wiring.Component):
                 "i0": In(stream.Signature(Command)),
                 "i1": In(stream.Signature(Command)),
                 "o": Out(stream.Signature(Command)),
-                "beat": In(Beat),
-                "beat_valid": In(1),
-                "o0_valid": Out(1),
-                "o1_valid": Out(1),
+                "beats": In(Beats),
+                "beats0": Out(Beats),
+                "beats1": Out(Beats),
                 "user": Out(1),
             }
         )
@@ -271,22 +290,28 @@ class ReadArbiter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.users = users = Queue(1, self._depth)
-        user = Signal()
-        locked = Signal()  # an offered command must stay
-        held = Signal()
-        m.d.comb += user.eq(Mux(locked, held, ~self.i0.valid))
-        chosen = Mux(user, self.i1.valid, self.i0.valid)
+        free = Signal()  # a command may be taken
+        chosen = Signal()
         m.d.comb += [
-            self.o.payload.eq(Mux(user, self.i1.payload.as_value(), self.i0.payload.as_value())),
-            self.o.valid.eq(chosen & users.i.ready),
-            users.i.valid.eq(chosen & self.o.ready),
-            users.i.payload.eq(user),
-            self.i0.ready.eq(~user & self.o.ready & users.i.ready),
-            self.i1.ready.eq(user & self.o.ready & users.i.ready),
+            free.eq((~self.o.valid | self.o.ready) & users.i.ready),
+            chosen.eq(~self.i0.valid),
+            self.i0.ready.eq(free),
+            self.i1.ready.eq(free & chosen),
+            users.i.valid.eq(free & (self.i0.valid | self.i1.valid)),
+            users.i.payload.eq(chosen),
+            users.o.ready.eq(self.beats.valid & self.beats.payload.last),
             self.user.eq(users.o.payload),
-            self.o0_valid.eq(self.beat_valid & ~self.user),
-            self.o1_valid.eq(self.beat_valid & self.user),
-            users.o.ready.eq(self.beat_valid & self.beat.last),
+            self.beats0.payload.eq(self.beats.payload),
+            self.beats1.payload.eq(self.beats.payload),
+            self.beats0.valid.eq(self.beats.valid & ~self.user),
+            self.beats1.valid.eq(self.beats.valid & self.user),
         ]
-        m.d.sync += [locked.eq(self.o.valid & ~self.o.ready), held.eq(user)]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(users.i.valid):
+            m.d.sync += self.o.valid.eq(1)
+        with m.If(free):
+            m.d.sync += Value.cast(self.o.payload).eq(
+                Mux(chosen, Value.cast(self.i1.payload), Value.cast(self.i0.payload))
+            )
         return m

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from .axi import ADDRESS_BITS
 from .config import BEAT_BITS, BEAT_BYTES
-from .dma import Beat, Command
+from .dma import Beats, Command
 from .isa import DESCRIPTOR_BYTES, DescriptorLayout
 from .tiles import INDEX
 
@@ -32,7 +32,7 @@ class Fetch(wiring.Component):
     lookup : In(stream of 32-bit addresses), looked_up : Out(8)
         Byte at an address, in the cycle after the address was taken. The last beat read is kept until the next
         descriptor.
-    command, beat, beat_valid : to and from the reader
+    command, beats : to and from the reader
     idle : Out(1)
         No descriptor is waiting or on its way.
     """
@@ -49,8 +49,7 @@ class Fetch(wiring.Component):
                 "lookup": In(stream.Signature(ADDRESS_BITS)),
                 "looked_up": Out(8),
                 "command": Out(stream.Signature(Command)),
-                "beat": In(Beat),
-                "beat_valid": In(1),
+                "beats": In(Beats),
                 "idle": Out(1),
             }
         )
@@ -93,8 +92,8 @@ class Fetch(wiring.Component):
                 with m.If(self.command.ready):
                     m.next = "BYTES"
             with m.State("BYTES"):
-                with m.If(self.beat_valid):
-                    m.d.sync += [kept.eq(self.beat.data), kept_valid.eq(1)]
+                with m.If(self.beats.valid):
+                    m.d.sync += [kept.eq(self.beats.payload.data), kept_valid.eq(1)]
                     m.next = "IDLE"
             with m.State("READ DESCRIPTOR"):
                 m.d.comb += [
@@ -106,12 +105,12 @@ class Fetch(wiring.Component):
                 with m.If(self.command.ready):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
-                with m.If(self.beat_valid):
+                with m.If(self.beats.valid):
                     m.d.sync += count.eq(count + 1)
                     for i, beat in enumerate(beats):
                         with m.If(count == i):
-                            m.d.sync += beat.eq(self.beat.data)
-                    with m.If(self.beat.last):
+                            m.d.sync += beat.eq(self.beats.payload.data)
+                    with m.If(self.beats.payload.last):
                         m.d.sync += [self.o.payload.index.eq(self.head), self.head.eq(self.head + 1)]
                         m.d.sync += self.o.valid.eq(1)
                         m.next = "IDLE"

@@ -15,7 +15,7 @@ from amaranth.utils import ceil_log2
 from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
 from .control import ROW_BANKS, fill
-from .dma import Beat, Command
+from .dma import Beats, Command
 from .queue import Queue
 from .table import WeightSlot
 from .tiles import SIZE, load_tile
@@ -29,7 +29,7 @@ class Load(wiring.Component):
     -------
     i : In(stream of load_tile)
     command : Out(stream of dma.Command)
-    beat, beat_valid : In
+    beats : In(dma.Beats)
         What was read, in order.
     fill : Out(control.fill)
         To the clusters.
@@ -47,8 +47,7 @@ class Load(wiring.Component):
             {
                 "i": In(stream.Signature(load_tile(config))),
                 "command": Out(stream.Signature(Command)),
-                "beat": In(Beat),
-                "beat_valid": In(1),
+                "beats": In(Beats),
                 "fill": Out(fill(config)),
                 "stream_slots": Out(stream.Signature(StreamSlot)),
                 "stream_free": In(1),
@@ -65,7 +64,8 @@ class Load(wiring.Component):
         wiring.connect(m, queue.o, unpack.i)
         wiring.connect(m, unpack.stream_slots, wiring.flipped(self.stream_slots))
         wiring.connect(m, unpack.weight_slots, wiring.flipped(self.weight_slots))
-        m.d.comb += [unpack.beat.eq(self.beat), unpack.beat_valid.eq(self.beat_valid), self.fill.eq(unpack.fill)]
+        wiring.connect(m, wiring.flipped(self.beats), unpack.beats)
+        m.d.comb += self.fill.eq(unpack.fill)
         runs = queue.i
 
         config, tile = self._config, self.i.payload

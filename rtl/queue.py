@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -38,15 +38,13 @@ class Queue(wiring.Component):
         pop = Signal()
         m.d.comb += [push.eq(self.i.valid & self.i.ready), pop.eq(self.o.valid & self.o.ready)]
 
-        # How many items there are, and what is asked of that number, worked out a cycle ahead.
-        level = Signal(range(depth + 1))
-        ready = Signal(init=1)  # there is room
-        valid = Signal()  # there is an item
-        behind = Signal()  # there is an item behind the oldest
+        # As many ones as there are items: each question about their number is one bit.
+        filled = Signal(depth)
+        behind = filled[1] if depth > 1 else Const(0)  # there is an item behind the oldest
         with m.If(push & ~pop):
-            m.d.sync += [level.eq(level + 1), ready.eq(level != depth - 1), valid.eq(1), behind.eq(valid)]
+            m.d.sync += filled.eq(Cat(1, filled))
         with m.Elif(pop & ~push):
-            m.d.sync += [level.eq(level - 1), ready.eq(1), valid.eq(behind), behind.eq(level > 2)]
+            m.d.sync += filled.eq(filled >> 1)
 
         # Every item is written to the memory; one that finds nobody before it goes to the register as well.
         tail = Signal(range(depth))  # where the next item is written
@@ -56,11 +54,11 @@ class Queue(wiring.Component):
             m.d.sync += tail.eq(after(tail))
         with m.If(pop):
             m.d.sync += second.eq(after(second))
-        with m.If(pop | ~valid):
+        with m.If(self.o.ready | ~filled[0]):
             m.d.sync += Value.cast(oldest).eq(Mux(behind, Value.cast(read.data), Value.cast(self.i.payload)))
         m.d.comb += [
-            self.i.ready.eq(ready),
-            self.o.valid.eq(valid),
+            self.i.ready.eq(~filled[-1]),
+            self.o.valid.eq(filled[0]),
             self.o.payload.eq(oldest),
             write.addr.eq(tail),
             write.data.eq(self.i.payload),

@@ -90,15 +90,12 @@ class Accelerator(wiring.Component):
         wiring.connect(m, fetch.command, arbiter.i0)
         wiring.connect(m, load.command, arbiter.i1)
         wiring.connect(m, arbiter.o, reader.i)
+        wiring.connect(m, reader.o, arbiter.beats)
+        wiring.connect(m, arbiter.beats0, fetch.beats)
+        wiring.connect(m, arbiter.beats1, load.beats)
         wiring.connect(m, store.command, writer.i)
         wiring.connect(m, store.beats, writer.data)
         m.d.comb += [
-            arbiter.beat.eq(reader.o),
-            arbiter.beat_valid.eq(reader.o_valid),
-            fetch.beat.eq(reader.o),
-            fetch.beat_valid.eq(arbiter.o0_valid),
-            load.beat.eq(reader.o),
-            load.beat_valid.eq(arbiter.o1_valid),
             # A refused access is known one cycle after its response; nothing may complete from then on.
             store.quiet.eq(writer.quiet & ~writer.fault.valid & ~halt),
         ]
@@ -175,7 +172,7 @@ class Accelerator(wiring.Component):
         events = {
             "cycles": 1,
             "busy": busy,
-            "load_busy": arbiter.o1_valid,
+            "load_busy": arbiter.beats1.valid,
             "load_stall_slot": load.waiting,
             "load_stall_axi": reader.waiting,
             "table_busy": table.busy,

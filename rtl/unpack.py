@@ -9,7 +9,7 @@ from amaranth.utils import ceil_log2
 
 from .config import MAX_BITS, SLOTS, WEIGHT_SLOTS, WORD_CHANNELS, AcceleratorConfig
 from .control import COL_BANKS, ROW_BANKS, fill
-from .dma import Beat
+from .dma import Beats
 from .queue import Queue
 from .table import WeightSlot
 from .tiles import PLANES
@@ -45,7 +45,7 @@ class Unpack(wiring.Component):
     -------
     i : In(stream of run)
         A note for each run on its way, in order; taken with the run's last beat.
-    beat, beat_valid : In
+    beats : In(dma.Beats)
         What was read.
     fill : Out(control.fill)
         One cycle behind the beat.
@@ -58,8 +58,7 @@ class Unpack(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(run(config))),
-                "beat": In(Beat),
-                "beat_valid": In(1),
+                "beats": In(Beats),
                 "fill": Out(fill(config)),
                 "stream_slots": Out(stream.Signature(StreamSlot)),
                 "weight_slots": Out(stream.Signature(WeightSlot)),
@@ -84,12 +83,12 @@ class Unpack(wiring.Component):
             "plane": Mux(fresh, 0, plane),
             "column": Mux(fresh, 0, column),
         }
-        last = self.beat.last
-        words = Array(self.beat.data.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
+        last = self.beats.payload.last
+        words = Array(self.beats.payload.data.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
         out = Signal(fill(config), reset_less=True)
         valid = Signal()  # gates `out`, which is not reset
         m.d.comb += self.fill.eq(out)
-        m.d.comb += valid.eq(self.beat_valid & runs.valid)
+        m.d.comb += valid.eq(self.beats.valid & runs.valid)
         m.d.comb += runs.ready.eq(valid & last)
         m.d.sync += [
             out.clusters.eq(run.clusters),
@@ -100,7 +99,7 @@ class Unpack(wiring.Component):
             out.data.eq(
                 Mux(
                     run.weight,
-                    self.beat.data,
+                    self.beats.payload.data,
                     # Bank j takes word j - turn: the skew of flat mode.
                     Cat(words[(j - run.turn)[: ceil_log2(COL_BANKS)]] for j in range(COL_BANKS)),
                 )
@@ -111,7 +110,7 @@ class Unpack(wiring.Component):
         full = Signal()  # the slot is complete
         m.d.comb += full.eq(valid & last & run.done)
         planes = Signal(MAX_BITS)
-        m.d.comb += planes.eq(seen | ((self.beat.data != 0) << now["plane"]))
+        m.d.comb += planes.eq(seen | ((self.beats.payload.data != 0) << now["plane"]))
         with m.If(valid):
             m.d.sync += fresh.eq(last)
         with m.If(valid & ~run.weight):

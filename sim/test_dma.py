@@ -62,14 +62,13 @@ class DmaBench(wiring.Component):
         wiring.connect(m, wiring.flipped(self.read0), arbiter.i0)
         wiring.connect(m, wiring.flipped(self.read1), arbiter.i1)
         wiring.connect(m, arbiter.o, reader.i)
+        wiring.connect(m, reader.o, arbiter.beats)
         wiring.connect(m, wiring.flipped(self.write), writer.i)
         wiring.connect(m, wiring.flipped(self.data), writer.data)
         m.d.comb += [
-            arbiter.beat.eq(reader.o),
-            arbiter.beat_valid.eq(reader.o_valid),
-            self.beat.eq(reader.o),
-            self.beat0_valid.eq(arbiter.o0_valid),
-            self.beat1_valid.eq(arbiter.o1_valid),
+            self.beat.eq(reader.o.payload),
+            self.beat0_valid.eq(arbiter.beats0.valid),
+            self.beat1_valid.eq(arbiter.beats1.valid),
             self.read_fault.eq(reader.fault),
             self.read_idle.eq(reader.idle),
             self.read_waiting.eq(reader.waiting),
