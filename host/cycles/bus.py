@@ -146,7 +146,7 @@ class Channel:
         taken = max(offered, self.free)
         put, first, last = taken, NEVER, self._ends[-1]
         for bursts, count in self._cut(address, beats):
-            put = max(put + 1, self._accepted)  # an address leaves the register in the cycle in which it is accepted
+            put = max(put, self._accepted) + 1  # the register is free once the address before has been accepted
             self._accepted = max(put + 1, self._ends[0] + self._release_delay)
             begun, last = self._rate.beats(max(self._accepted + self._data_delay, last + 1, ready), count)
             first = begun if first == NEVER else first

@@ -99,7 +99,7 @@ class Pipeline:
                 else:
                     self._waiting.append((item, 0))
             elif front.pending is not None:
-                front.answer(self._load.bus.run(*front.pending).last)
+                front.answer(self._load.read(*front.pending).last)
             elif self._waiting:
                 self._drain(0)
             elif front.done:

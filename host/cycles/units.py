@@ -8,10 +8,10 @@ pipelines and numbers of states in the RTL; `sim/test_cycle_model.py` compares t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
-from host.cycles.bus import NEVER, Channel, Ddr
+from host.cycles.bus import NEVER, Channel, Ddr, Run
 from host.cycles.front import RECEIVED, Front, Tile
 from rtl.array import DRAIN_LATENCY
 from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
@@ -57,6 +57,14 @@ class Load:
         notes = 2 * config.outstanding
         self._notes = deque([NEVER] * notes, maxlen=notes)  # last beats of the newest runs
         self._now = NEVER  # the state behind the last sent run
+        self._held = NEVER  # when the cutter took the arbiter's last command
+
+    def read(self, offered: int, address: int, beats: int) -> Run:
+        """A command on its way through the arbiter's register; `taken` is the cycle in which that takes it."""
+        accepted = max(offered, self._held)
+        run = self.bus.run(accepted + 1, address, beats)
+        self._held = run.taken
+        return replace(run, taken=accepted)
 
     def begin(self, start: int) -> None:
         """TILE."""
@@ -71,8 +79,8 @@ class Load:
         ready = max(self._now, self._notes[0] + NOTE_FREE)
         # The arbiter prefers the front end, but a command that waits for the bus already keeps its turn.
         while front.pending is not None and front.pending[0] <= ready:
-            front.answer(self.bus.run(*front.pending).last)
-        done = self.bus.run(ready, address, beats)
+            front.answer(self.read(*front.pending).last)
+        done = self.read(ready, address, beats)
         self._now = done.taken + 1
         self._notes.append(done.last)
         return done.last
@@ -171,8 +179,8 @@ class Store:
         self._config, self._reads, self._stalls = config, reads, stalls
         self._bandwidth = float(ddr.bandwidth)
         self._response = ddr.write_latency + 1
-        # A burst's data may follow its address after two cycles; its place is free when the response is in.
-        self.bus = Channel(config, ddr, 2, self._response)
+        # A burst's data may follow its address after three cycles; its place is free when the response is in.
+        self.bus = Channel(config, ddr, 3, self._response)
         self._now = NEVER
         self._last = NEVER  # last beat on the bus
         self._quads: deque[tuple[int, int, int]] = deque()  # (requests, first beat, last beat) of the newest commands
