@@ -9,7 +9,8 @@ from amaranth.utils import ceil_log2
 
 from .config import MAX_BITS, SLOTS, WEIGHT_SLOTS, WORD_CHANNELS, AcceleratorConfig
 from .control import COL_BANKS, ROW_BANKS, fill
-from .dma import Beats
+from .countdown import Countdown
+from .dma import Beat, Beats
 from .queue import Queue
 from .table import WeightSlot
 from .tiles import PLANES
@@ -44,11 +45,12 @@ class Unpack(wiring.Component):
     Members
     -------
     i : In(stream of run)
-        A note for each run on its way, in order; taken with the run's last beat.
+        A note for each run on its way, in order; taken when the run before it has ended, so it has to be there two
+        cycles before its run's first beat.
     beats : In(dma.Beats)
         What was read.
     fill : Out(control.fill)
-        One cycle behind the beat.
+        Two cycles behind the beat.
     stream_slots : Out(stream of StreamSlot), weight_slots : Out(stream of table.WeightSlot)
         Filled slots, in order.
     """
@@ -67,99 +69,119 @@ class Unpack(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, runs = self._config, self.i
-        run = runs.payload
-        fresh = Signal(init=1)  # the next beat is the first of its run
-        addr, base = Signal.like(run.addr), Signal.like(run.addr)
-        bank, plane, column = Signal(2), Signal(range(MAX_BITS)), Signal.like(run.plane_beats)
-        seen = Signal(MAX_BITS)  # planes with a set bit, in this slot
-        weight_addr = Signal(range(WEIGHT_SLOTS * config.weight_tile_beats))
-        slot_addr = Signal.like(weight_addr)  # where this weight slot starts
-
-        now = {
-            "addr": Mux(fresh, run.addr, addr),
-            "base": Mux(fresh, run.addr, base),
-            "bank": Mux(fresh, run.bank, bank),
-            "plane": Mux(fresh, 0, plane),
-            "column": Mux(fresh, 0, column),
-        }
-        last = self.beats.payload.last
-        words = Array(self.beats.payload.data.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
-        out = Signal(fill(config), reset_less=True)
-        valid = Signal()  # gates `out`, which is not reset
-        m.d.comb += self.fill.eq(out)
-        m.d.comb += valid.eq(self.beats.valid & runs.valid)
-        m.d.comb += runs.ready.eq(valid & last)
+        beat = Signal(Beat, reset_less=True)
+        came = Signal()
+        some = Signal()  # a bit of it is set
         m.d.sync += [
-            out.clusters.eq(run.clusters),
-            out.stream.eq(valid & ~run.weight),
-            out.weight.eq(valid & run.weight),
-            out.row_bank.eq(now["bank"]),
-            out.weight_addr.eq(weight_addr),
-            out.data.eq(
-                Mux(
-                    run.weight,
-                    self.beats.payload.data,
-                    # Bank j takes word j - turn: the skew of flat mode.
-                    Cat(words[(j - run.turn)[: ceil_log2(COL_BANKS)]] for j in range(COL_BANKS)),
-                )
-            ),
+            beat.eq(self.beats.payload),
+            came.eq(self.beats.valid),
+            some.eq(self.beats.payload.data.any()),
         ]
-        m.d.sync += [out.addr[j].eq(now["addr"] + (j < run.turn)) for j in range(COL_BANKS)]
+        current = Signal(run(self._config), reset_less=True)  # the run whose beats arrive
+        active = Signal()  # there is one
+        valid = Signal()  # a beat of it is there
+        full = Signal()  # which completes its slot
+        begin = Signal()  # the next run becomes the current one
+        m.d.comb += [
+            valid.eq(came & active),
+            full.eq(valid & beat.last & current.done),
+            begin.eq(~active | (came & beat.last)),
+            self.i.ready.eq(begin),
+        ]
+        with m.If(begin):
+            m.d.sync += [active.eq(self.i.valid), current.eq(self.i.payload)]
 
-        full = Signal()  # the slot is complete
-        m.d.comb += full.eq(valid & last & run.done)
-        planes = Signal(MAX_BITS)
-        m.d.comb += planes.eq(seen | ((self.beats.payload.data != 0) << now["plane"]))
+        addr, bank, plane = self._walk(m, current, valid, begin)
+        weight_addr = self._weight_addresses(m, valid & current.weight, beat.last, full)
+        self._fill(m, current, valid, beat.data, addr, bank, weight_addr)
+        self._notices(m, current, valid, full, some, plane)
+        return m
+
+    def _walk(self, m, current, valid, begin):
+        """Address, row bank and plane (one hot) of the stream beat: columns in planes in image rows, a bank a row."""
+        following = self.i.payload
+        columns = Countdown(len(following.plane_beats), "columns")
+        planes = Countdown(len(following.planes), "planes")
+        skip = Signal.like(following.plane_pitch)  # from the last beat of a plane's row to the next plane's
+        addr = Signal.like(following.addr)
+        row = Signal.like(following.addr)  # where this group of three image rows starts
+        next_row = Signal.like(following.addr)
+        bank = Signal(range(ROW_BANKS))
+        plane = Signal(MAX_BITS)
         with m.If(valid):
-            m.d.sync += fresh.eq(last)
-        with m.If(valid & ~run.weight):
+            m.d.sync += [addr.eq(addr + Mux(columns.last, skip, 1)), *columns.step()]
+            with m.If(columns.last):
+                m.d.sync += [plane.eq(plane << 1), *columns.restart(), *planes.step()]
+                with m.If(planes.last):
+                    m.d.sync += [plane.eq(1), addr.eq(row), bank.eq(bank + 1), *planes.restart()]
+                    with m.If(bank == ROW_BANKS - 1):
+                        m.d.sync += [
+                            bank.eq(0),
+                            addr.eq(next_row),
+                            row.eq(next_row),
+                            next_row.eq(next_row + current.row_words),
+                        ]
+        with m.If(begin):
             m.d.sync += [
-                seen.eq(planes),
-                base.eq(now["base"]),
-                bank.eq(now["bank"]),
-                plane.eq(now["plane"]),
-                column.eq(now["column"] + 1),
-                addr.eq(now["addr"] + 1),
+                skip.eq(following.plane_pitch - following.plane_beats + 1),
+                addr.eq(following.addr),
+                row.eq(following.addr),
+                next_row.eq(following.addr + following.row_words),
+                bank.eq(following.bank),
+                plane.eq(1),
+                *columns.start(following.plane_beats),
+                *planes.start(following.planes),
             ]
-            with m.If(now["column"] == run.plane_beats - 1):
-                m.d.sync += [
-                    column.eq(0),
-                    plane.eq(now["plane"] + 1),
-                    addr.eq(now["addr"] + 1 + run.plane_pitch - run.plane_beats),
-                ]
-                with m.If(now["plane"] == run.planes - 1):  # next image row, next bank
-                    wrap = now["bank"] == ROW_BANKS - 1
-                    following = Mux(wrap, now["base"] + run.row_words, now["base"])
-                    m.d.sync += [
-                        plane.eq(0),
-                        bank.eq(Mux(wrap, 0, now["bank"] + 1)),
-                        base.eq(following),
-                        addr.eq(following),
-                    ]
-            with m.If(full):
-                m.d.sync += seen.eq(0)
-        with m.If(valid & run.weight):
-            m.d.sync += weight_addr.eq(weight_addr + 1)
-            with m.If(last):  # every run of a slot fills the same addresses of other clusters
-                m.d.sync += weight_addr.eq(slot_addr)
-                with m.If(run.done):
-                    following = Mux(
-                        slot_addr == (WEIGHT_SLOTS - 1) * config.weight_tile_beats,
-                        0,
-                        slot_addr + config.weight_tile_beats,
-                    )
-                    m.d.sync += [slot_addr.eq(following), weight_addr.eq(following)]
+        return addr, bank, plane
 
-        # The notices queue up behind the writes, which take two more cycles to reach the buffers.
+    def _weight_addresses(self, m, valid, last, full):
+        """Address of the weight beat: every run of a slot fills the same addresses, of other clusters."""
+        beats = self._config.weight_tile_beats
+        addr = Signal(range(WEIGHT_SLOTS * beats))
+        slot = Signal.like(addr)  # where this slot starts
+        next_slot = Signal.like(addr, init=beats)
+        with m.If(valid):
+            m.d.sync += addr.eq(addr + 1)
+            with m.If(last):
+                m.d.sync += addr.eq(slot)
+            with m.If(full):
+                m.d.sync += [
+                    addr.eq(next_slot),
+                    slot.eq(next_slot),
+                    next_slot.eq(Mux(next_slot == (WEIGHT_SLOTS - 1) * beats, 0, next_slot + beats)),
+                ]
+        return addr
+
+    def _fill(self, m, current, valid, beat, addr, bank, weight_addr):
+        out = Signal(fill(self._config), reset_less=True)
+        words = Array(beat.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
+        m.d.comb += self.fill.eq(out)
+        m.d.sync += [
+            out.clusters.eq(current.clusters),
+            out.stream.eq(valid & ~current.weight),
+            out.weight.eq(valid & current.weight),
+            out.row_bank.eq(bank),
+            out.weight_addr.eq(weight_addr),
+            # Bank j takes word j - turn: the skew of flat mode.
+            out.data.eq(Cat(words[(j - current.turn)[: ceil_log2(COL_BANKS)]] for j in range(COL_BANKS))),
+        ]
+        m.d.sync += [out.addr[j].eq(addr + (j < current.turn)) for j in range(COL_BANKS)]
+
+    def _notices(self, m, current, valid, full, some, plane):
+        """Notices queue up behind the writes, which take two more cycles to reach the buffers."""
+        seen = Signal(MAX_BITS)  # planes with a set bit, in this slot
+        planes = Signal(MAX_BITS)
+        m.d.comb += planes.eq(seen | Mux(some, plane, 0))
+        with m.If(valid & ~current.weight):
+            m.d.sync += seen.eq(Mux(full, 0, planes))
+
         m.submodules.stream_notices = stream_notices = Queue(StreamSlot, SLOTS)
         m.submodules.weight_notices = weight_notices = Queue(WeightSlot, WEIGHT_SLOTS)
         m.d.sync += [
-            stream_notices.i.valid.eq(full & ~run.weight),
+            stream_notices.i.valid.eq(full & ~current.weight),
             stream_notices.i.payload.planes.eq(planes),
-            weight_notices.i.valid.eq(full & run.weight),
-            weight_notices.i.payload.signed.eq(run.signed),
+            weight_notices.i.valid.eq(full & current.weight),
+            weight_notices.i.payload.signed.eq(current.signed),
         ]
         wiring.connect(m, stream_notices.o, wiring.flipped(self.stream_slots))
         wiring.connect(m, weight_notices.o, wiring.flipped(self.weight_slots))
-        return m
