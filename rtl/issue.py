@@ -199,7 +199,7 @@ class Issue(wiring.Component):
         """Where the run goes: which clusters, and its place in their buffers."""
         tile, note = self.i.payload, self.runs.payload
         parts = Countdown(len(tile.parts), "parts")
-        # 2**log2_row_parts neighbours are a part of the clusters; piece j of a stationary operand goes to each part's j-th.
+        # A part is 2**log2_row_parts neighbours; piece j of a stationary operand goes to the j-th of each part.
         clusters = self._config.clusters
         first_part = Signal(clusters)
         next_part = Signal(clusters)

@@ -52,8 +52,10 @@ class Unpack(wiring.Component):
     fill : Out(control.fill)
         Two cycles behind the beat.
     stream_slots : Out(stream of StreamSlot), weight_slots : Out(stream of table.WeightSlot)
-        Filled slots, in order.
+        Filled slots, in order, `LATENCY` cycles behind the slot's last beat.
     """
+
+    LATENCY = 3
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from host.cycles.bus import NEVER, Channel, Ddr
 from host.cycles.front import Front, Tile
-from host.cycles.units import FILLED, Execute, Load, Stalls, Store, Table, run_addresses, weight_addresses
+from host.cycles.units import FILLED, Execute, Load, Stalls, Store, Table, stream_runs, weight_runs
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
 from rtl.isa import Descriptor
 
@@ -132,8 +132,8 @@ class Pipeline:
         self._drain(1)
         for block in range(d.k_blocks):
             load.slot(execute.stream_free[0])
-            for address in run_addresses(tile, block):
-                filled = load.run(self._front, address, tile.run_beats)
+            for address, loops in stream_runs(tile, block):
+                filled = load.run(self._front, address, tile.run_beats, loops)
             if block == 0:
                 number = len(self._executed)
                 free = self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER
@@ -143,13 +143,13 @@ class Pipeline:
                 for digit in range(tile.digits):
                     self._front.retry()
                     load.slot(table.weight_free[0])
-                    for address in weight_addresses(config, tile, block, row_block, digit):
-                        filled = load.run(self._front, address, config.weight_tile_beats)
+                    for address, loops in weight_runs(config, tile, block, row_block, digit):
+                        filled = load.run(self._front, address, config.weight_tile_beats, loops)
                     full = table.write(filled + FILLED, execute.context_free[0])
                     execute.run(full, positions, tile.bits, block == 0 and digit == 0)
             execute.block_done()
         execute.tile_done()
-        self._loaded.append(load.sent)
+        self._loaded.append(load.released)
         self._waiting.append((tile, execute.done + execute.result_full))
         if self._store.drains_freely(tile):
             self._drain(0)

@@ -22,11 +22,12 @@ from rtl.planes import PlaneLists
 from rtl.store import QUADS
 from rtl.table import ENTRIES
 from rtl.timing import array_timing
+from rtl.unpack import Unpack
 
 #: From a run's last beat on the bus until EXEC or the table loader may take the slot that it completes.
-FILLED = RECEIVED + 2
-#: From a run's last beat on the bus until its note has made room for another.
-NOTE_FREE = RECEIVED + 1
+FILLED = RECEIVED + Unpack.LATENCY
+#: From a run's last beat on the bus until the next run's note has made room for another.
+NOTE_FREE = RECEIVED + 2
 #: Fetching the digits of a row before its entries are written.
 FETCH = TAPS + 2
 #: From a context's last entry until EXEC sees it full.
@@ -54,9 +55,9 @@ class Load:
 
     def __init__(self, config: AcceleratorConfig, bus: Channel):
         self._config, self.bus = config, bus
-        notes = 2 * config.outstanding
+        notes = 2 * config.outstanding + 1  # one has left the queue: that of the run whose beats arrive
         self._notes = deque([NEVER] * notes, maxlen=notes)  # last beats of the newest runs
-        self._now = NEVER  # the state behind the last sent run
+        self._now = NEVER  # cycle of the next state
         self._held = NEVER  # when the cutter took the arbiter's last command
 
     def read(self, offered: int, address: int, beats: int) -> Run:
@@ -71,23 +72,23 @@ class Load:
         self._now = max(self._now, start) + 1
 
     def slot(self, free: int) -> None:
-        """STREAM SLOT or WEIGHT SLOT, when one is free."""
+        """SLOT, when one is free."""
         self._now = max(self._now, free) + 1
 
-    def run(self, front: Front, address: int, beats: int) -> int:
-        """One run; return its last beat. `front` may have a read to do first."""
+    def run(self, front: Front, address: int, beats: int, loops: int) -> int:
+        """One run that ends so many loops; return its last beat. `front` may have a read to do first."""
         ready = max(self._now, self._notes[0] + NOTE_FREE)
         # The arbiter prefers the front end, but a command that waits for the bus already keeps its turn.
         while front.pending is not None and front.pending[0] <= ready:
             front.answer(self.read(*front.pending).last)
         done = self.read(ready, address, beats)
-        self._now = done.taken + 1
+        self._now = done.taken + 2 + loops  # COMMAND, PIECE, and a state for each loop
         self._notes.append(done.last)
         return done.last
 
     @property
-    def sent(self) -> int:
-        """Cycle in which the last run was sent."""
+    def released(self) -> int:
+        """Cycle in which the queue gives up the tile."""
         return self._now - 1
 
 
@@ -268,28 +269,41 @@ class Store:
         return done
 
 
-def run_addresses(tile: Tile, block: int) -> list[int]:
-    """Beat addresses of the runs that fill a stream slot with k block `block`."""
+def stream_runs(tile: Tile, block: int) -> list[tuple[int, int]]:
+    """The runs that fill a stream slot with k block `block`: (beat address, loops of LOAD that end with it)."""
     d = tile.descriptor
     flat = d.opcode == Opcode.FLAT
     channels = (d.k_tail if block == d.k_blocks - 1 else TAPS) if flat else 1
     base = d.stream_base + tile.top * tile.row_beats * BEAT_BYTES + block * d.stream_stride_c * (TAPS if flat else 1)
+    last = tile.first + tile.samples - 1
     return [
-        (base + sample * d.stream_stride_n + channel * d.stream_stride_c) // BEAT_BYTES
-        for sample in range(tile.first, tile.first + tile.samples)
+        (
+            (base + sample * d.stream_stride_n + channel * d.stream_stride_c) // BEAT_BYTES,
+            _ended(channel == channels - 1, sample == last),
+        )
+        for sample in range(tile.first, last + 1)
         for channel in range(channels)
     ]
 
 
-def weight_addresses(config: AcceleratorConfig, tile: Tile, block: int, row_block: int, digit: int) -> list[int]:
-    """Beat addresses of the runs that fill a weight slot."""
+def weight_runs(config: AcceleratorConfig, tile: Tile, block: int, row_block: int, digit: int) -> list[tuple[int, int]]:
+    """The runs that fill a weight slot, likewise. The end of a tile counts as that of a loop."""
     d = tile.descriptor
     row_parts = 1 << d.log2_row_parts
     base = d.stationary_base + block * d.stationary_stride_k + digit * config.weight_tile_beats * BEAT_BYTES
     base += row_block * row_parts * d.stationary_stride_m
     samples = range(tile.first, tile.first + tile.samples) if d.stationary_stride_n else range(1)
+    outer = (digit == tile.digits - 1, row_block == d.row_blocks - 1, block == d.k_blocks - 1)
     return [
-        (base + sample * d.stationary_stride_n + part * d.stationary_stride_m) // BEAT_BYTES
+        (
+            (base + sample * d.stationary_stride_n + part * d.stationary_stride_m) // BEAT_BYTES,
+            _ended(part == row_parts - 1, sample == samples[-1], *outer),
+        )
         for sample in samples
         for part in range(row_parts)
     ]
+
+
+def _ended(*last: bool) -> int:
+    """How many of nested loops end, if these are in their last rounds, the innermost first."""
+    return next((count for count, ends in enumerate(last) if not ends), len(last))
