@@ -1,7 +1,8 @@
 """The methods that FracTrain is compared with, as numerics of a model, and the names of all numerics.
 
 The bits are those of the schedule, so that every method can be run at every precision. First and last layer follow each
-paper. All are emulated in floating point on the host, see `host.emulation.emulated`.
+paper. All are emulated in floating point on the host, see `host.emulation.emulated`. Which of their constants were
+found in published code, and where this differs from it, stands in docs/algorithms.md.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ class SBMNumerics(AffineNumerics):
     the weight gradient one of `wide_bits` bits. All layers are quantised.
 
     Not covered: the quantised operands inside the batch norm, and the 8-bit biases. The running range has a momentum of
-    0.9; the paper's code has 0.1, with which evaluation takes little but the last batch's range.
+    0.9; the paper's code has 0.1, with which evaluation takes little but the last batch's range. A gradient has one
+    range, that of the batch; the code takes the mean of the samples' own there too.
 
     Parameters
     ----------
-    wide_bits : width of the copy for the weight gradient, 16 in the paper; 32 leaves it as it is, as the code does.
+    wide_bits : width of the copy for the weight gradient, 16 in the paper, by an account of it; 32 leaves it as it is,
+        as the code does.
     range_norm : whether batch norm is replaced by range batch norm (section 3).
     """
 
@@ -66,7 +69,7 @@ class DoReFaNumerics(Numerics):
     Weights (section 2.3): 2 * q(tanh(w) / (2 * max|tanh w|) + 1/2) - 1; the gradient passes through tanh, the maximum
     counts as a constant. Activations (2.4): q(clip(x, 0, 1)), without a gradient outside. Gradients (2.5), per sample:
     2 * m * (q(dy / (2 * m) + 1/2 + noise) - 1/2) with m = max|dy| and uniform noise of one step. The first and the last
-    layer are not quantised (2.7).
+    layer are not quantised (2.7). In the authors' code the gradient passes through the maximum, too.
     """
 
     def weight(self, w: Array, bits: int) -> Rounded:
@@ -102,9 +105,10 @@ class WAGEUBNNumerics(Numerics):
 
     Weights clip(Q(w)), errors SQ(dy), weight gradients CQ(dw), with `FixedPointSGD` for momentum, update and the stored
     weights. Activations SQ(x), one bit wider as they have no sign to code: batch norm stays in floating point here, and
-    does not bound them. The first and the last layer are not quantised but for their weight gradient and its update.
+    does not bound them. The first and the last layer are not quantised but for their weight gradient and its update;
+    the authors' code leaves those in floating point too.
 
-    Not covered: the integer batch norm, its parameters and its errors, and the 9-bit error format with a flag bit.
+    Not covered: the integer batch norm, its parameters and its errors, and the error format with a flag bit.
     """
 
     optimiser = fixed_point.FixedPointSGD

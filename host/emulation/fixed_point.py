@@ -15,10 +15,12 @@ from host.nn.layers import Layer
 from host.nn.optim import SGD
 from host.quantise import uniform
 
-#: Widths of the paper: weight gradient, momentum, accumulator, learning rate and update. A product has one bit fewer
-#: than its factors together: momentum x accumulator gives a gradient's 15, learning rate x that an update's 24.
+#: Widths of weight gradient, momentum, accumulator, learning rate and update. All but the momentum's stand in the
+#: authors' code. A product has one bit fewer than its factors together: momentum x accumulator gives a gradient's 15,
+#: learning rate x that an update's 24.
 GRADIENT_BITS, MOMENTUM_BITS, ACCUMULATOR_BITS, RATE_BITS, UPDATE_BITS = 15, 3, 13, 10, 24
-#: Magnitude of a weight gradient in units of d(GRADIENT_BITS): it keeps 8 bits whatever its size was.
+#: Magnitude of a weight gradient in units of d(GRADIENT_BITS): it keeps 8 bits whatever its size was. The authors' code
+#: begins with this one and lowers it with the learning rate, to 32, 8 and 2.
 GRADIENT_RANGE = 128
 
 
@@ -65,9 +67,9 @@ class FixedPointSGD(SGD):
     """Momentum SGD in fixed point: accumulator of 13 bits, rate of 10, convolution and linear weights of 24.
 
     accumulator <- Q(momentum * accumulator + gradient); weight <- clip(weight - Q(rate) * accumulator). The momentum is
-    rounded down to its 3 bits, 0.75 for any usual one. Arrays of one dimension (batch norm, biases) stay in floating
-    point with the momentum as given; the paper quantises them too. Weight decay acts on them alone: the size of a
-    gradient, which it would have to be weighed against, is lost in `constant`.
+    rounded down to its 3 bits, 0.75 for any usual one; the authors' code has 0.25. Arrays of one dimension (batch norm,
+    biases) stay in floating point with the momentum as given; the paper quantises them too. Weight decay acts on them
+    alone: the size of a gradient, which it would have to be weighed against, is lost in `constant`.
     """
 
     def __init__(self, model: Layer, *, momentum: float = 0.9, weight_decay: float = 1e-4):

@@ -16,7 +16,8 @@ class RangeBatchNorm2d(SameShape):
 
     n = N * H * W. The expected range of n normal numbers grows as sqrt(2 ln n) deviations on either side, so the result
     has a variance that hardly depends on n; the gain takes up the constant. In evaluation the running mean and the
-    running C(n) * range stand in. The paper's quantisation of the norm's operands is not part of this layer.
+    running C(n) * range stand in. The paper's quantisation of the norm's operands is not part of this layer. Its code
+    has 0.54 * C(n) of the size of a part, the mean over 8 or 10 parts of the batch, and keeps a running inverse.
 
     Parameters
     ----------
