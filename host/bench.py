@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from host import QTensor, ops
-from host.backends import BOARDS, open_board
+from host.backends import board_names, open_board
 from host.board import Board
 from host.machine import SCOPE, Machine, default_preset
 from host.nn.models import MODELS
@@ -159,7 +159,7 @@ def printable(row: dict) -> dict:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m host.bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--board", default="sim", help=f"one of {', '.join(BOARDS)} (default: sim)")
+    parser.add_argument("--board", default="sim", help=f"one of {', '.join(board_names())} (default: sim)")
     parser.add_argument(
         "--preset", help="configuration of the accelerator (default: zc706 where cycles are modelled, else sim)"
     )

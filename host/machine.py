@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from host.backends import find
 from host.cycles.bus import CLOCK_MHZ, Ddr
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 
@@ -13,7 +14,7 @@ SCOPE = "convolutions and matrix products only"
 
 def default_preset(board: str) -> str:
     """The preset that a board has unless another is asked for: the ZC706's where cycles are modelled, else `sim`."""
-    return "zc706" if board.endswith("+cycles") else "sim"
+    return "zc706" if find(board).modelled else "sim"
 
 
 @dataclass(frozen=True)

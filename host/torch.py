@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from host.backends import MISSING_TORCH
+from host.backends.torch import MISSING
 from host.board import Board
 from host.nn.products import Convolution, Kind, Matrix
 from host.quantise import Precision, quantise, rescale
@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
-    raise ImportError(MISSING_TORCH.format("host.torch")) from None
+    raise ImportError(MISSING.format("host.torch")) from None
 
 
 def on_board(

@@ -210,10 +210,7 @@ def test_memory_access_is_checked(make):
 
 
 def test_open_board_says_what_there_is():
-    with pytest.raises(ValueError, match=r"unknown board 'zcu102'.*golden, sim"):
+    with pytest.raises(ValueError, match=r"unknown board 'zcu102'; there are golden, golden\+cycles, sim, torch"):
         open_board("zcu102")
     with pytest.raises(ValueError, match="unknown preset 'huge'"):
         open_board("golden", config="huge")
-    for name in ("zc706", "tcp://somewhere:7000"):
-        with pytest.raises(RuntimeError, match="needs the hardware"):
-            open_board(name)

@@ -15,8 +15,8 @@ from host import QTensor, open_board, ops
 
 torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
 
-from host.backends import torch_exact  # noqa: E402
-from host.backends.torch_kernels import Columns, Direct, is_exact  # noqa: E402
+from host.backends.torch import exact  # noqa: E402
+from host.backends.torch.kernels import Columns, Direct, is_exact  # noqa: E402
 
 BITS = st.integers(1, 16)
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def test_codes_of_every_type(dtype):
 def test_sum_beyond_int64_raises():
     codes = torch.ones((1, 1))
     with pytest.raises(OverflowError, match="beyond int64"):
-        torch_exact.digit_product(lambda c: c, codes, 16, 65535, 1 << 48)
+        exact.digit_product(lambda c: c, codes, 16, 65535, 1 << 48)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 7, 8, 15, 16])
@@ -139,10 +139,10 @@ def test_digits(bits, norm, signed):
     codes = torch.arange(low, high + 1)
 
     def product(digit):
-        assert float(digit.abs().max()) * norm <= torch_exact.EXACT[digit.dtype]
+        assert float(digit.abs().max()) * norm <= exact.EXACT[digit.dtype]
         return digit * norm
 
-    result = torch_exact.digit_product(product, codes, bits, max(-low, high), norm)
+    result = exact.digit_product(product, codes, bits, max(-low, high), norm)
     assert torch.equal(result.to(torch.int64), codes * norm)
 
 
@@ -180,12 +180,12 @@ def test_inexact_convolutions_are_found_and_avoided(monkeypatch, rng):
     assert is_exact(Direct(), CPU)
     assert is_exact(Columns(), CPU)
     assert not is_exact(Transformed(), CPU)
-    monkeypatch.setattr("host.backends.torch_board.Direct", Transformed)
+    monkeypatch.setattr("host.backends.torch.board.Direct", Transformed)
     assert isinstance(open_board("torch")._kernels, Columns)
 
 
 def test_columns_in_parts(monkeypatch, rng):
-    monkeypatch.setattr("host.backends.torch_kernels._MOST_COLUMNS", 1000)
+    monkeypatch.setattr("host.backends.torch.kernels._MOST_COLUMNS", 1000)
     board = board_with(Columns)
     x, w = random_tensor(rng, (5, 4, 6, 6), 8, False), random_tensor(rng, (3, 4, 3, 3), 8, True)
     assert np.array_equal(ops.conv2d(board, x, w), references.conv2d(x.codes, w.codes, 1, 1))
@@ -205,7 +205,7 @@ def test_device_that_is_not_there():
 
 
 def test_without_torch_the_message_names_the_extra(monkeypatch):
-    for module in [name for name in sys.modules if name.startswith(("host.torch", "host.backends.torch"))]:
+    for module in [name for name in sys.modules if name.startswith(("host.torch", "host.backends.torch."))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(RuntimeError, match=r"board 'torch' needs PyTorch.*fractrain-fpga\[torch\]"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from host.backends.memory import MemoryBoard
+from host.backends.registry import Backend, register
 from host.errors import AcceleratorError
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor
@@ -58,3 +59,6 @@ class GoldenBoard(MemoryBoard):
     def close(self) -> None:
         self._memory = np.zeros(0, np.uint8)
         self.memory_bytes = 0
+
+
+register(Backend("golden", GoldenBoard, "the numpy model"))

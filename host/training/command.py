@@ -19,7 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from host.backends import open_board
+from host.backends import board_names, open_board
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
 from host.emulation.baselines import NUMERICS
@@ -36,7 +36,7 @@ from host.training.trainer import DivergedError, Trainer
 from rtl.config import PRESETS
 
 _HELP = {
-    "board": "golden, torch, sim, or another name that open_board knows",
+    "board": f"one of {', '.join(board_names())}",
     "preset": "configuration of the accelerator that runs or is modelled: " + ", ".join(PRESETS),
     "clusters": "clusters of it",
     "device": "where the board torch computes: cpu, cuda, cuda:1, ...",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from typing import Any, get_type_hints
 
+from host.backends import find
 from host.data.subset import Subset
 from host.emulation.baselines import NUMERICS
 from host.machine import default_preset
@@ -141,8 +142,8 @@ class TrainConfig:
         Subset.parse(self.subset)
         check(self.augment in ("none", "crop-flip"), "augment", "none or crop-flip")
         check(self.numerics in NUMERICS, "numerics", "one of " + ", ".join(NUMERICS))
-        emulates = self.board in ("golden", "torch")
-        check(emulates or self.numerics == "device", "numerics", "device, but on the boards golden and torch")
+        emulates = not find(self.board).counts_cycles
+        check(emulates or self.numerics == "device", "numerics", "device on boards that count cycles")
         check(self.model in MODELS, "model", "one of " + ", ".join(MODELS))
         check(self.schedule in SCHEDULES, "schedule", "one of " + ", ".join(SCHEDULES))
         for name, default in zip(("fw", "bw"), SCHEDULES[self.schedule], strict=True):
@@ -236,8 +237,8 @@ class TrainConfig:
 
     @property
     def on_torch(self) -> bool:
-        """Whether the board computes in PyTorch, with or without modelled cycles."""
-        return self.board.split("+")[0] == "torch"
+        """Whether the board takes a device to compute on."""
+        return find(self.board).has_devices
 
     @property
     def stages(self) -> tuple[Precision, ...]:

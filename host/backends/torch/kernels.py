@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from host.backends.torch_exact import EXACT, exact_arithmetic
+from host.backends.torch.exact import EXACT, exact_arithmetic
 from host.geometry import out_size
 
 #: Most elements of the windows of a batch that are laid out at a time.

@@ -1,6 +1,6 @@
 """The products of training in PyTorch, on a CPU or a GPU: for experiments too large for a model of the hardware.
 
-Every product is computed in floating point and is exact (`host.backends.torch_exact` says why), so it equals what the
+Every product is computed in floating point and is exact (`host.backends.torch.exact` says why), so it equals what the
 hardware gives, bit for bit.
 """
 
@@ -14,8 +14,8 @@ import torch
 from array_api_compat import is_torch_array
 from torch import Tensor
 
-from host.backends.torch_exact import EXACT, digit_product, exact_arithmetic, largest_sum
-from host.backends.torch_kernels import Columns, Direct, Kernels, is_exact
+from host.backends.torch.exact import EXACT, digit_product, exact_arithmetic, largest_sum
+from host.backends.torch.kernels import Columns, Direct, Kernels, is_exact
 from host.board import Board
 from host.geometry import out_size
 from host.operand import Operand

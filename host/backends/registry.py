@@ -1,0 +1,75 @@
+"""The backends by name. A new one is a file in this folder, or anywhere else, that calls `register`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from host.backends.modelled import Modelled
+from host.board import Board
+from rtl.config import AcceleratorConfig
+
+#: Behind the name of a board that has no clock: with modelled cycles, see `host.backends.modelled`.
+WITH_CYCLES = "+cycles"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A kind of board.
+
+    Attributes
+    ----------
+    name : as `open_board` is asked for it.
+    open : makes a board of an `AcceleratorConfig` and the options of this backend.
+    help : what it is, in a few words.
+    has_clock : the board's counters count cycles.
+    has_devices : it takes the option `device`, which says where it computes.
+    modelled : its cycles come from the model.
+    """
+
+    name: str
+    open: Callable[..., Board]
+    help: str
+    has_clock: bool = False
+    has_devices: bool = False
+    modelled: bool = False
+
+    @property
+    def counts_cycles(self) -> bool:
+        """Whether its counters have cycles, from wherever. Work that goes past such a board would be missing there."""
+        return self.has_clock or self.modelled
+
+    def with_cycles(self) -> Backend:
+        """The same with modelled cycles."""
+
+        def opened(config: AcceleratorConfig, **options: Any) -> Board:
+            return Modelled(self.open(config, **options))
+
+        changes = {"name": self.name + WITH_CYCLES, "open": opened, "help": f"{self.help}, with modelled cycles"}
+        return replace(self, **changes, modelled=True)
+
+
+_BACKENDS: dict[str, Backend] = {}
+
+
+def register(backend: Backend) -> None:
+    """Make a backend known to `open_board`; where it has no clock, with modelled cycles too. Raises ValueError if its
+    name is taken."""
+    added = [backend] if backend.has_clock else [backend, backend.with_cycles()]
+    for each in added:
+        if each.name in _BACKENDS:
+            raise ValueError(f"there is a board {each.name!r} already")
+    _BACKENDS.update({each.name: each for each in added})
+
+
+def board_names() -> tuple[str, ...]:
+    """The boards that can be opened."""
+    return tuple(sorted(_BACKENDS))
+
+
+def find(name: str) -> Backend:
+    """The backend of this name. Raises ValueError, naming those that there are."""
+    if name not in _BACKENDS:
+        raise ValueError(f"unknown board {name!r}; there are {', '.join(board_names())}")
+    return _BACKENDS[name]
