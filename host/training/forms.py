@@ -27,11 +27,11 @@ def check(value: Any, form: Any, where: str) -> None:
         if not any(_fits(value, part) for part in inner):
             raise ValueError(_message(value, form, where))
     elif origin in (list, tuple):
-        _require(isinstance(value, list), value, form, where)
+        _require(isinstance(value, list), value, list, where)
         for number, part in enumerate(value):
             check(part, inner[0], f"{where}[{number}]")
     elif origin is dict:
-        _require(isinstance(value, dict), value, form, where)
+        _require(isinstance(value, dict), value, dict, where)
         for name, part in value.items():
             check(part, inner[1], f"{where}.{name}")
     elif is_typeddict(form) or is_dataclass(form):
