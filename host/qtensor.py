@@ -61,9 +61,10 @@ class QTensor:
     @classmethod
     def of_runs(cls, codes: Any, runs: Iterable[Run], signed: bool) -> QTensor:
         """A tensor whose samples, along the first axis, differ in width or scale. Raises as the constructor does."""
-        codes, runs = _own(codes), tuple(runs)
-        if sum(run.samples for run in runs) != _samples(codes) or not runs:
-            raise ValueError(f"runs of {[run.samples for run in runs]} samples for a tensor of {tuple(codes.shape)}")
+        codes, runs = _own(codes), tuple(Run(*run) for run in runs)
+        samples = [run.samples for run in runs]
+        if not runs or min(samples) < 0 or sum(samples) != _samples(codes):
+            raise ValueError(f"runs of {samples} samples for a tensor of {tuple(codes.shape)}")
         start = 0
         for number, run in enumerate(runs):
             _check_bits(run.bits, 0)

@@ -268,6 +268,7 @@ def test_bad_runs_are_named():
     for runs, message in (
         ([], r"runs of \[\] samples for a tensor of \(3, 1, 4, 4\)"),
         ([Run(4, 2)], r"runs of \[2\] samples for a tensor of \(3, 1, 4, 4\)"),
+        ([(4, 4), (4, -1)], r"runs of \[4, -1\] samples for a tensor of \(3, 1, 4, 4\)"),
         ([Run(4, 2), Run(4.0, 1)], "a tensor of 4.0 bits"),
         ([Run(4, 2), Run(17, 1)], "a tensor of 17 bits: must be an integer from 0 to 16"),
         ([Run(-1, 2), Run(4, 1)], "a tensor of -1 bits"),
