@@ -21,6 +21,8 @@ from rtl.config import MAX_BITS
 
 #: One width for a whole tensor, or (width, samples) of each run of samples.
 Widths = int | Sequence[tuple[int, int]]
+#: Real value of code 1, or float64 (N,), one for each sample.
+Scale = float | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,12 @@ def uniform(rng: np.random.Generator, like: Array) -> Array:
     return array_namespace(like).asarray(noise, dtype=like.dtype, device=device(like))
 
 
-def rescale(accumulator: Array, scale: float | np.ndarray, like: Array) -> Array:
+def rescale(accumulator: Array, scale: Scale, like: Array) -> Array:
     """Turn exact sums of a board into real numbers: an array of `like`'s library, dtype and device.
 
-    `scale` is one number, or float64 (N,), one for each sample. Of int64 sums the product is formed in double
-    precision, so that one of more than 24 bits is rounded once and not twice, and so is one that is wanted in double
-    precision. A board that gives floating-point sums gives them in a dtype that holds them.
+    The product of int64 sums and `scale` is formed in double precision, so that a sum of more than 24 bits is rounded
+    once and not twice, and so is one that is wanted in double precision. A board that gives floating-point sums gives
+    them in a dtype that holds them.
     """
     xp = array_namespace(like)
     exact = match(accumulator, like)
@@ -173,13 +175,13 @@ def rescale(accumulator: Array, scale: float | np.ndarray, like: Array) -> Array
     return xp.astype(exact * scale, like.dtype, copy=False)
 
 
-def rescale_runs(parts: Sequence[tuple[Array, float]], like: Array) -> Array:
+def rescale_runs(parts: Sequence[tuple[Array, Scale]], like: Array) -> Array:
     """Exact sums of successive runs of samples, each with its own scale, as one array; see `rescale`."""
     runs = [rescale(*part, like=like) for part in parts]
     return runs[0] if len(runs) == 1 else array_namespace(like).concat(runs)
 
 
-def rescale_sum(parts: Sequence[tuple[Array, float]], like: Array) -> Array:
+def rescale_sum(parts: Sequence[tuple[Array, Scale]], like: Array) -> Array:
     """The sum of exact sums of a board, each with its own scale: an array of `like`'s library, dtype and device.
 
     The parts are combined in double precision and rounded once; a single one is `rescale`.

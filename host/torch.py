@@ -22,7 +22,7 @@ from host.schedules import Schedule, StaticSchedule, Switch
 try:
     import torch
     from torch import Tensor, nn
-    from torch.autograd.function import FunctionCtx, once_differentiable
+    from torch.autograd.function import once_differentiable
     from torch.nn import functional
 except ModuleNotFoundError as error:
     if error.name != "torch":
@@ -151,7 +151,7 @@ class _OnBoard(torch.autograd.Function):
     """The product of `kind` of x and weight, with the batch as first axis of x and of the result."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int, kind: Kind) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, run: BoardRun, min_bits: int, kind: Kind) -> Tensor:
         precision = run.precision.at_least(min_bits)
         # Activations without a negative value get the grid that has no codes for them, as those after a ReLU should.
         qx = quantise(x, precision.fw, signed=bool((x < 0).any()))
@@ -161,7 +161,7 @@ class _OnBoard(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (qx, qw), kind, board = ctx.operands, ctx.kind, ctx.run.board
         qg = quantise(dy, ctx.bits, signed=True, rng=ctx.run.noise)
         dx = dw = None
@@ -189,10 +189,9 @@ def _refusal(module: nn.Module) -> str | None:
 def _padding(module: nn.Conv2d) -> tuple[int, tuple[int, ...] | None]:
     """The padding that the board does, and what is to be padded before, as `functional.pad` takes it, or None."""
     kernel = module.kernel_size
-    if module.padding == "same":
-        pads = tuple(side for k in reversed(kernel) for side in ((k - 1) // 2, k // 2))
-    elif module.padding == "valid":
-        pads = (0, 0, 0, 0)
+    if isinstance(module.padding, str):  # "same" or "valid"
+        same = module.padding == "same"
+        pads = tuple(side if same else 0 for k in reversed(kernel) for side in ((k - 1) // 2, k // 2))
     else:
         rows, columns = module.padding
         pads = (columns, columns, rows, rows)

@@ -14,6 +14,7 @@ from host.emulation.fixed_point import FixedPointSGD, constant, direct, magnitud
 from host.emulation.range_norm import RangeBatchNorm2d
 from host.nn.float_layers import BatchNorm2d, softmax_cross_entropy
 from host.nn.layers import Context, Conv2d, Linear
+from host.nn.mixed import MixedPrecision
 from host.nn.mobilenet import mobilenetv2
 from host.nn.models import build_model
 from host.nn.optim import SGD
@@ -242,6 +243,16 @@ def test_host_floats_equal_pytorch(board, context):
     np.testing.assert_allclose(layer.forward(x, context), expected.detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(layer.backward(dy, context), tx.grad.numpy(), atol=1e-5)
     np.testing.assert_allclose(layer.grads["weight"], tw.grad.numpy(), atol=1e-5)
+
+
+def test_what_emulation_cannot_do_is_named(board, rng):
+    layer, x = Emulated(Conv2d(3, 4, rng=rng), SBMNumerics()), np.ones((3, 3, 4, 4), np.float32)
+    mixed = MixedPrecision(((Precision(3, 6), 1), (Precision(4, 6), 2)))
+    with pytest.raises(TypeError, match="one precision for all samples"):
+        layer.forward(x, Context(board, mixed, rng=rng))
+    context = Context(board, Precision(3, 6))
+    with pytest.raises(ValueError, match="backward needs a generator of random numbers"):
+        layer.backward(layer.forward(x, context), context)
 
 
 def emulated(name, model="cnn-small", image=(1, 8, 8)):

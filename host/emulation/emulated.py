@@ -19,6 +19,7 @@ from host.emulation import float_conv
 from host.nn.float_layers import BatchNorm2d
 from host.nn.layers import Context, Layer, ProductLayer
 from host.nn.optim import SGD
+from host.quantise import Precision
 
 #: Bits of an operand that is not rounded, as it is charged.
 FLOAT_BITS = 32
@@ -93,8 +94,14 @@ class Emulated(ProductLayer):
         buffers = self.numerics.buffers()
         self.buffers = {name: match(array, layer.params["weight"]) for name, array in buffers.items()}
 
+    def _one_precision(self, context: Context) -> Precision:
+        precision = self._precision(context)
+        if not isinstance(precision, Precision):
+            raise TypeError("emulated numerics take one precision for all samples of a batch")
+        return precision
+
     def _multiply(self, x: Array, context: Context) -> Array:
-        bits = self._precision(context).fw
+        bits = self._one_precision(context).fw
         rx = self.numerics.activation(_images(x), bits, self.buffers, context.training)
         rw = self.numerics.weight(self.kind.kernel(self.params["weight"]), bits)
         if context.training:
@@ -102,10 +109,12 @@ class Emulated(ProductLayer):
         self._charge(context, x.shape, rx, rw)
         return _like(float_conv.conv2d(rx.values, rw.values, **self.kind.geometry()), x)
 
-    def _gradients(self, dy: Array, context: Context) -> Array | None:
+    def _gradients(self, dy: Array, context: Context) -> Array:
+        if context.rng is None:
+            raise ValueError("backward needs a generator of random numbers in its context")
         rx, rw = self._operands
         shape, how = self._shape, self.kind.geometry()
-        to_input, to_weight = self.numerics.gradient(_images(dy), self._precision(context).bw, context.rng)
+        to_input, to_weight = self.numerics.gradient(_images(dy), self._one_precision(context).bw, context.rng)
         dw = float_conv.conv2d_weight_grad(to_weight.values, rx.values, rw.values.shape, **how)
         self._charge(context, shape, to_weight, rx)
         self.grads["weight"] = self.kind.weight(self.numerics.weight_gradient(rw.chain(dw), context.rng))

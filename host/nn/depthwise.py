@@ -11,6 +11,7 @@ the operation needs and nothing for the zeros; cycles and traffic count what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from array_api_compat import array_namespace, device
 
@@ -34,7 +35,7 @@ class Depthwise(Convolution):
     def weight_grad(self, board: Board, g: QTensor, x: QTensor, w: Shape) -> Array:
         return depthwise_conv2d_weight_grad(board, g, x, w, self.stride, self.padding)
 
-    def geometry(self) -> dict[str, int]:
+    def geometry(self) -> dict[str, Any]:
         return {**super().geometry(), "depthwise": True}
 
 

@@ -43,7 +43,7 @@ class Probe:
     def __call__(self, x: Array, dx: Array, signed: bool) -> None:
         """Take the input of a convolution before rounding, the gradient there, and whether the input is signed."""
         xp = array_namespace(dx)
-        products = {None: xp.zeros_like(dx[:, 0, 0, 0])}
+        products: dict[int | None, Array] = {None: xp.zeros_like(dx[:, 0, 0, 0])}
         for bits in {bits for bits in self.widths if bits is not None}:
             rounded = quantise(x, bits, signed=signed)
             products[bits] = xp.sum(dx * rounded.codes, axis=(1, 2, 3)) * rounded.scale
@@ -102,20 +102,17 @@ class Gated(Layer):
     ):
         super().__init__()
         self.gate, self.options = gate, tuple(options)
-        self.children = {"block": block, "projection": Projection(channels, rng=rng)}
+        self.projection = Projection(channels, rng=rng)
+        self.children = {"block": block, "projection": self.projection}
         self.share = share
         self.choice = np.zeros(0, np.int64)
         self.costs = [option_cp(option) for option in self.options]
-        self._widest = self.options[int(np.argmax(self.costs))]
+        self._widest = max(filter(None, self.options), key=option_cp)
         self._order = sorted(range(len(self.options)), key=lambda k: _place(self.options[k]))
 
     @property
     def block(self) -> Layer:
         return self.children["block"]
-
-    @property
-    def projection(self) -> Projection:
-        return self.children["projection"]
 
     def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
         out, products = self.block.trace(shape)
@@ -144,13 +141,12 @@ class Gated(Layer):
         xp = array_namespace(p)
         order = np.argsort(np.argsort(self._order)[self.choice], kind="stable")
         counts = np.bincount(self.choice, minlength=len(self.options))
-        runs = [(self.options[k], int(counts[k])) for k in self._order if counts[k]]
-        skipping = runs.pop()[1] if runs[-1][0] is None else 0
-        active = len(order) - skipping
+        runs = [(option, int(counts[k])) for k in self._order if counts[k] and (option := self.options[k])]
+        active = sum(count for _, count in runs)
         widths = [None if option is None else option.fw for option in self.options]
         body = _Part(tuple(runs), Probe(widths, xp.zeros_like(p[:active, :])))
-        if skipping:
-            runs.append((self._widest, skipping))
+        if active < len(order):
+            runs.append((self._widest, len(order) - active))
         all_widths = [self._widest.fw if width is None else width for width in widths]
         shortcut = _Part(tuple(runs), Probe(all_widths, xp.zeros_like(p)))
         places, back = (xp.asarray(index, device=device(p)) for index in (order, np.argsort(order)))
@@ -202,7 +198,7 @@ class GatedNetwork(Layer):
         self.gate.reset(context)
         return self._layers.forward(x, context)
 
-    def backward(self, dy: Array, context: Context) -> Array | None:
+    def backward(self, dy: Array, context: Context) -> Array:
         return self._layers.backward(dy, context)
 
     def completed(self, state: Mapping[str, Array]) -> dict[str, Array]:

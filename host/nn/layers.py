@@ -71,7 +71,7 @@ class Layer:
     def forward(self, x: Array, context: Context) -> Array:
         raise TypeError(f"{type(self).__name__} defines no forward pass")
 
-    def backward(self, dy: Array, context: Context) -> Array | None:
+    def backward(self, dy: Array, context: Context) -> Array:
         raise TypeError(f"{type(self).__name__} defines no backward pass")
 
     def trace(self, shape: Shape) -> tuple[Shape, list[Product]]:
@@ -141,7 +141,7 @@ class Sequential(Layer):
             x = child.forward(x, context)
         return x
 
-    def backward(self, dy: Array, context: Context) -> Array | None:
+    def backward(self, dy: Array, context: Context) -> Array:
         for child in reversed(self.children.values()):
             dy = child.backward(dy, context)
         return dy
@@ -224,7 +224,7 @@ class ProductLayer(Layer):
         y = self._multiply(x, context)
         return y + self.params["bias"] if "bias" in self.params else y
 
-    def backward(self, dy: Array, context: Context) -> Array | None:
+    def backward(self, dy: Array, context: Context) -> Array:
         if "bias" in self.params:
             self.grads["bias"] = array_namespace(dy).sum(dy, axis=0)
         return self._gradients(dy, context)
@@ -249,7 +249,7 @@ class ProductLayer(Layer):
             self._probed = None if context.probe is None or self.fixed else x
         return rescale(self.kind.forward(context.board, qx, qw), qx.scale * qw.scale, like=x)
 
-    def _gradients(self, dy: Array, context: Context) -> Array | None:
+    def _gradients(self, dy: Array, context: Context) -> Array:
         """The products for backward: fills the gradient at the weight, returns that at the input."""
         precision, qx, qw = self._operands
         board, kind = context.board, self.kind
@@ -261,7 +261,7 @@ class ProductLayer(Layer):
         if self.first:
             return None
         dx = rescale_runs([(kind.input_grad(board, g, qw, x.shape), g.scale * qw.scale) for g, x in runs], like=dy)
-        if self._probed is not None:
+        if self._probed is not None and context.probe is not None:
             context.probe(self._probed, dx, self.signed)
         return dx
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -53,7 +54,7 @@ class Kind(ABC):
 
     # For emulation: the product as a convolution. A kind that is none leaves these out.
 
-    def geometry(self) -> dict[str, int]:
+    def geometry(self) -> dict[str, Any]:
         """Arguments of `host.emulation.float_conv`'s functions."""
         raise TypeError(f"{type(self).__name__} is no convolution that could be emulated")
 
@@ -88,7 +89,7 @@ class Convolution(Kind):
     def weight_grad(self, board: Board, g: QTensor, x: QTensor, w: Shape) -> Array:
         return ops.conv2d_weight_grad(board, g, x, w, self.stride, self.padding)
 
-    def geometry(self) -> dict[str, int]:
+    def geometry(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding}
 
 
@@ -111,7 +112,7 @@ class Matrix(Kind):
     def weight_grad(self, board: Board, g: QTensor, x: QTensor, w: Shape) -> Array:
         return ops.matmul(board, x.transpose(), g)
 
-    def geometry(self) -> dict[str, int]:
+    def geometry(self) -> dict[str, Any]:
         return {"stride": 1, "padding": 0}
 
     def kernel(self, w: Array) -> Array:

@@ -89,7 +89,7 @@ def chosen_products(
     The precision is what each product really has, with the run's edge bits if `products` were traced with them.
     """
     options = parse_options(config["options"], config["weight_bits"])
-    widest = max(options, key=option_cp)
+    widest = max(filter(None, options), key=option_cp)
     block_of = {product: name for name, inside in gated_products(products).items() for product in inside}
     for window in windows:
         for product in products:
@@ -167,10 +167,36 @@ def run_cost(
     if best:
         accuracies = [record["test_accuracy"] for record in records]
         records = records[: accuracies.index(max(accuracies)) + 1]
+    paper = digits = None
+    executed = sum(record["bit_macs"] for record in records) / FULL
+    if products is not None:
+        paper, digits, gates = _counted(records, summary, products, samples)
+        executed += gates
+        digits += gates
+
+    def total(name: str) -> int | None:
+        values = [record[name] for record in records]
+        return None if None in values else sum(values)
+
+    return Cost(
+        epochs=len(records),
+        accuracy=records[-1]["test_accuracy"],
+        paper=paper,
+        executed=executed,
+        digits=digits,
+        cycles=total("cycles"),
+        ddr_bytes=total("ddr_bytes"),
+    )
+
+
+def _counted(
+    records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], products: Sequence[Product], samples: int
+) -> tuple[float, float, float]:
+    """CC of a run as the paper counts it, in whole digits without the gates, and of the gates."""
     config = summary["config"]
     paper = digits = gates = 0.0
     begin = 0
-    for record in records if products is not None else ():
+    for record in records:
         end = record["iteration"]
         if "cp" in record:
             rest = Precision(config["fw"][0], config["bw"][0])
@@ -183,27 +209,13 @@ def run_cost(
             parts = chosen_products(products, config, record["gates"], rest)
             digits += sum(count * _product_cc(product, precision, True) for count, product, precision in parts)
             gates += samples * gate_cc(products, len(parse_options(config["options"], config["weight_bits"])))
-            begin = end
-            continue
-        for count, precision in segments(summary, begin, end):
-            paper += samples * count / (end - begin) * paper_cc(products, precision)
-            ratio = executed_cc(products, precision, digits=True) / executed_cc(products, precision)
-            digits += record["bit_macs"] / FULL * ratio * count / (end - begin)
+        else:
+            for count, precision in segments(summary, begin, end):
+                paper += samples * count / (end - begin) * paper_cc(products, precision)
+                ratio = executed_cc(products, precision, digits=True) / executed_cc(products, precision)
+                digits += record["bit_macs"] / FULL * ratio * count / (end - begin)
         begin = end
-
-    def total(name: str) -> int | None:
-        values = [record[name] for record in records]
-        return None if None in values else sum(values)
-
-    return Cost(
-        epochs=len(records),
-        accuracy=records[-1]["test_accuracy"],
-        paper=None if products is None else paper,
-        executed=total("bit_macs") / FULL + gates,
-        digits=None if products is None else digits + gates,
-        cycles=total("cycles"),
-        ddr_bytes=total("ddr_bytes"),
-    )
+    return paper, digits, gates
 
 
 def saving(value: float | None, reference: float | None) -> float | None:
