@@ -21,14 +21,14 @@ from typing import Any, TypedDict
 import numpy as np
 
 from host.arrays import Array
-from host.backends.modelled import modelled
+from host.backends.modelled import Modelled
 from host.bench import print_table
 from host.board import Board
 from host.cycles.bus import seconds
 from host.geometry import out_size
 from host.machine import SCOPE, Machine
 from host.nn.products import Product
-from host.qtensor import Operand
+from host.operand import Operand
 from host.quantise import Precision
 from host.training.cost import chosen_products, saving, segments
 from host.training.folder import METRICS
@@ -76,9 +76,8 @@ class _Idle(Board):
     def place(self, array: Any) -> Array:
         return np.asarray(array)
 
-    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int, table: np.ndarray | None) -> Array:
-        size = out_size(x.codes.shape[2:], w.codes.shape[2:], stride, padding)
-        return np.zeros((len(x.codes), len(w.codes), *size))
+    def conv2d(self, x: Operand, w: Operand, stride: int, padding: int) -> Array:
+        return np.zeros((x.shape[0], w.shape[0], *out_size(x.shape[2:], w.shape[2:], stride, padding)))
 
     def conv2d_input_grad(self, g: Operand, w: Operand, input_shape: Sequence[int], stride: int, padding: int) -> Array:
         return np.zeros(input_shape)
@@ -89,7 +88,7 @@ class _Idle(Board):
         return np.zeros(kernel_shape)
 
     def matmul(self, a: Operand, b: Operand) -> Array:
-        return np.zeros((len(a.codes), b.codes.shape[1]))
+        return np.zeros((a.shape[0], b.shape[1]))
 
 
 class _Bell:
@@ -113,7 +112,7 @@ class _Bell:
 @cache
 def product_cost(config: AcceleratorConfig, product: Product, precision: Precision, batch: int) -> tuple[int, int]:
     """(cycles, DDR bytes) of all passes of a product over one batch, by the cycle model."""
-    board, rng = modelled(_Idle(config)), _Bell()
+    board, rng = Modelled(_Idle(config)), _Bell()
     for which in product.passes:
         task(product, which, batch, precision, rng)(board)
     counters = board.counters()
