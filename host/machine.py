@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from host.backends import find
-from host.cycles.bus import CLOCK_MHZ, Ddr
+from host.cycles.bus import CLOCK_MHZ
 from rtl.config import BEAT_BYTES, AcceleratorConfig
+from rtl.ddr import Ddr
 
 #: What every latency and every conversion of this project counts.
 SCOPE = "convolutions and matrix products only"

@@ -16,10 +16,10 @@ from host.backends.modelled import Modelled
 from host.bench import difference, print_table
 from host.board import Board
 from host.cycles import units as units
-from host.cycles.model import Ddr
 from host.nn.products import Product
 from host.quantise import Precision
 from host.training.workload import network, task
+from rtl.ddr import Ddr
 
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
@@ -100,18 +100,18 @@ def test_samples_of_different_widths(board):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "ddr",
     [
-        {"read_latency": 140, "write_latency": 90},
-        {"bandwidth": Fraction(1)},
-        {"bandwidth": Fraction(3, 8), "read_latency": 20},
-        {"outstanding": 2},
+        Ddr(read_latency=140, write_latency=90),
+        Ddr(bandwidth=Fraction(1)),
+        Ddr(bandwidth=Fraction(3, 8), read_latency=20),
+        Ddr(outstanding=2),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("config", ["sim", "tiny"])
-def test_other_memories_and_accelerators(config, settings):
-    board = Modelled(open_board("sim", config=config, **settings), Ddr(**settings))
+def test_other_memories_and_accelerators(config, ddr):
+    board = Modelled(open_board("sim", config=config, ddr=ddr), ddr)
     rng = np.random.default_rng(2)
     x, w = random_tensor(rng, (5, 40, 10, 10), 3, False), random_tensor(rng, (40, 40, 3, 3), 5, True)
     g = random_tensor(rng, (5, 40, 10, 10), 4, True)

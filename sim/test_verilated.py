@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rtl.config import AcceleratorConfig
+from rtl.ddr import Ddr
 from rtl.hierarchy import rtlil
 from rtl.isa import CSR, ID, Control, Error, Irq, Status, config_words
 from sim import compiler, copier
@@ -74,7 +75,7 @@ def test_memory_takes_any_dtype_and_gives_copies(board):
 
 @pytest.mark.parametrize("bandwidth", [1, Fraction(3, 4), 0.25])
 def test_bandwidth_and_latency(library, bandwidth):
-    with VerilatedTransport(library=library, bandwidth=bandwidth, read_latency=100, write_latency=40) as board:
+    with VerilatedTransport(library=library, ddr=Ddr(100, 40, Fraction(bandwidth))) as board:
         cycles, _ = copy(board, 0, 4096, 256)
     # Two beats at the most come from credit that the idle port has saved.
     assert 140 + 2 * 254 / bandwidth <= cycles <= 140 + 2 * 256 / bandwidth + 12
@@ -165,7 +166,7 @@ def test_instances_are_independent_and_close_for_good(library):
             board.csr_read(0)
 
 
-@pytest.mark.parametrize("setting", [{"memory_bytes": 100}, {"bandwidth": 2}, {"outstanding": 0}, {"stall": 1}])
+@pytest.mark.parametrize("setting", [{"memory_bytes": 100}, {"stall": 1}])
 def test_settings_are_checked(library, setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         VerilatedTransport(library=library, **setting)

@@ -19,6 +19,7 @@ import amaranth
 import numpy as np
 
 from rtl.config import AcceleratorConfig
+from rtl.ddr import Ddr
 from rtl.isa import CSR
 
 from .cache import cached, digest
@@ -33,6 +34,9 @@ TIMEOUT = 2_000_000_000
 
 _HERE = Path(__file__).parent
 _HARNESS = ("harness.v", "harness.cpp", "ddr.h")
+
+#: The memory unless another is asked for.
+DDR = Ddr()
 
 
 class ProtocolError(RuntimeError):
@@ -149,12 +153,8 @@ class VerilatedTransport:
         Writes a VCD waveform of everything there. It is large and slow.
     memory_bytes : int
         Size of the DDR, from address 0. It costs memory only where it is written.
-    read_latency, write_latency : int
-        Cycles from an accepted read address to the first beat; from the last beat written to its response.
-    bandwidth : number
-        Beats a cycle in each direction. 3/4 is a 64-bit Zynq HP port at 150 MHz seen from 200 MHz.
-    outstanding : int
-        Bursts the memory accepts in each direction.
+    ddr : Ddr
+        How the memory answers.
     stall : float
         Chance of a random stall on each channel in each cycle, for tests.
     seed : int, optional
@@ -169,10 +169,7 @@ class VerilatedTransport:
         *,
         waves: str | Path | None = None,
         memory_bytes: int = 256 << 20,
-        read_latency: int = 50,
-        write_latency: int = 30,
-        bandwidth: Fraction | float = Fraction(3, 4),
-        outstanding: int = 16,
+        ddr: Ddr = DDR,
         stall: float = 0.0,
         seed: int | None = None,
         library: Path | None = None,
@@ -180,11 +177,9 @@ class VerilatedTransport:
         self._handle = None
         if memory_bytes <= 0 or memory_bytes % 4096 or memory_bytes > 1 << 32:
             raise ValueError(f"memory_bytes is {memory_bytes}, must be a multiple of 4096, up to 4 GiB")
-        rate = Fraction(bandwidth).limit_denominator(1000)
-        if not 0 < rate <= 1:
-            raise ValueError(f"bandwidth is {bandwidth}, must be above 0 and at most 1 beat a cycle")
-        if outstanding < 1 or read_latency < 0 or write_latency < 0 or not 0 <= stall < 1:
-            raise ValueError("outstanding must be at least 1, latencies at least 0, stall 0 to below 1")
+        if not 0 <= stall < 1:
+            raise ValueError(f"stall is {stall}, must be 0 to below 1")
+        rate = Fraction(ddr.bandwidth).limit_denominator(1000)
         self.memory_bytes = memory_bytes
         self.seed = random.getrandbits(32) if seed is None else seed
         self._stall = stall
@@ -193,13 +188,13 @@ class VerilatedTransport:
         settings = _Settings(
             bytes=memory_bytes,
             seed=self.seed,
-            read_latency=read_latency,
-            write_latency=write_latency,
+            read_latency=ddr.read_latency,
+            write_latency=ddr.write_latency,
             read_numerator=rate.numerator,
             read_denominator=rate.denominator,
             write_numerator=rate.numerator,
             write_denominator=rate.denominator,
-            outstanding=outstanding,
+            outstanding=ddr.outstanding,
             stall=int(stall * 256),
         )
         self._handle = self._library.harness_create(ctypes.byref(settings))

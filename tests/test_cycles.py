@@ -12,10 +12,11 @@ from references import mixed_tensor, random_tensor
 from host import open_board, ops
 from host.backends.modelled import Modelled
 from host.cycles.bus import Channel, Rate
-from host.cycles.model import CycleModel, Ddr
+from host.cycles.model import CycleModel
 from host.cycles.pipeline import Cycles
 from host.errors import AcceleratorError
 from rtl.config import LANES, AcceleratorConfig
+from rtl.ddr import Ddr
 from rtl.isa import Descriptor, Error, Flag, Opcode
 
 CONFIG = AcceleratorConfig.preset("sim")
@@ -78,8 +79,9 @@ def test_the_middle_of_a_long_run_is_as_exact_as_its_single_bursts(start):
 def test_memory_parameters_are_checked():
     with pytest.raises(ValueError, match="bandwidth is 2"):
         Ddr(bandwidth=Fraction(2))
-    with pytest.raises(ValueError, match="latencies"):
-        Ddr(read_latency=-1)
+    for bad in ({"read_latency": -1}, {"outstanding": 0}):
+        with pytest.raises(ValueError, match="latencies must be at least 0, outstanding at least 1"):
+            Ddr(**bad)
 
 
 def flat(**changes) -> Descriptor:

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 from host.board import Board
-from host.cycles.bus import Ddr
 from host.cycles.model import CycleModel
 from host.cycles.pipeline import Cycles
 from host.operand import Operand
 from host.plan import products
 from host.plan.plan import Plan, Target
 from host.qtensor import QTensor
+from rtl.ddr import Ddr
 
 
 class Modelled(Board):

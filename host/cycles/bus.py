@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from host.geometry import ceil_div
 from rtl.config import AcceleratorConfig
+from rtl.ddr import Ddr
 
 #: Clock of the accelerator that the defaults of `Ddr` fit, and that device time is given for: the ZC706 build's target.
 #: No design has been placed and routed at it.
@@ -25,30 +26,6 @@ def seconds(cycles: int) -> float:
 
 #: A time long past: nothing in flight ends later.
 NEVER = -(1 << 40)
-
-
-@dataclass(frozen=True)
-class Ddr:
-    """The memory as the accelerator's clock sees it; the defaults are those of the simulated board.
-
-    Attributes
-    ----------
-    read_latency : cycles from an accepted read address to the first beat.
-    write_latency : cycles from the last beat of a burst to its response.
-    bandwidth : beats a cycle in each direction. 3/4 is a 64-bit Zynq HP port at 150 MHz seen from `CLOCK_MHZ`.
-    outstanding : bursts that the memory accepts in each direction.
-    """
-
-    read_latency: int = 50
-    write_latency: int = 30
-    bandwidth: Fraction = Fraction(3, 4)
-    outstanding: int = 16
-
-    def __post_init__(self):
-        if not 0 < self.bandwidth <= 1:
-            raise ValueError(f"bandwidth is {self.bandwidth}, must be above 0 and at most 1 beat a cycle")
-        if min(self.read_latency, self.write_latency) < 0 or self.outstanding < 1:
-            raise ValueError("latencies must be at least 0, outstanding at least 1")
 
 
 class Rate:

@@ -13,12 +13,12 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from host.cycles.bus import Ddr
 from host.cycles.pipeline import Cycles, Pipeline
 from host.plan.formats import Table
 from host.plan.plan import Node, Plan
 from host.ring import RING_ENTRIES
 from rtl.config import BEAT_BYTES, AcceleratorConfig
+from rtl.ddr import Ddr
 from rtl.isa import Descriptor, Flag
 
 FIELDS = tuple(field.name for field in fields(Descriptor))

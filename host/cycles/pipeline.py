@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from host.cycles.bus import NEVER, Channel, Ddr
+from host.cycles.bus import NEVER, Channel
 from host.cycles.front import Front, Tile
 from host.cycles.units import FILLED, Execute, Load, Stalls, Store, Table, stream_runs, weight_runs
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
+from rtl.ddr import Ddr
 from rtl.isa import Descriptor
 
 

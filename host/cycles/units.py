@@ -11,11 +11,12 @@ from collections import deque
 from dataclasses import dataclass, replace
 from math import inf
 
-from host.cycles.bus import NEVER, Channel, Ddr, Run
+from host.cycles.bus import NEVER, Channel, Run
 from host.cycles.front import RECEIVED, Front, Tile
 from rtl.array import DRAIN_LATENCY
 from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
 from rtl.control import DRAIN_ROWS
+from rtl.ddr import Ddr
 from rtl.execute import PIPELINE
 from rtl.isa import Descriptor, Opcode
 from rtl.planes import PlaneLists

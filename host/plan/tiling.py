@@ -11,13 +11,14 @@ from functools import lru_cache
 
 from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
+from rtl.ddr import Ddr
 
 #: Cycles that a tile and a descriptor cost beside their work: filling the pipelines, control. Rough, and not critical.
 TILE_OVERHEAD = 48
 DESCRIPTOR_OVERHEAD = 128
 
-#: Beats a cycle of the bus: a 64-bit Zynq HP port at 150 MHz seen from 200 MHz.
-BUS_RATE = 0.75
+#: Beats a cycle of the bus.
+BUS_RATE = float(Ddr().bandwidth)
 
 #: Widest size field of a descriptor, and of `tile_samples`.
 MAX_SIZE = (1 << 16) - 1
