@@ -19,9 +19,11 @@ class DescriptorCheck(wiring.Component):
     -------
     descriptor : In(descriptor_layout(blocks))
     error : Out(Error)
-        In the cycle after the descriptor: the lowest error that it has, or `Error.NONE`. Whether a tile fits the
-        buffers depends on products of fields and on precision tables; the tiler sees to that.
+        Once the descriptor has held still for `LATENCY` cycles: the lowest error that it has, or `Error.NONE`. Whether
+        a tile fits the buffers depends on products of fields and on precision tables; the tiler sees to that.
     """
+
+    LATENCY = 4  # sums of fields, faults, errors, the lowest error
 
     def __init__(self, config: AcceleratorConfig, blocks: tuple[Block, ...] = BLOCKS):
         self._config = config
@@ -33,21 +35,21 @@ class DescriptorCheck(wiring.Component):
         faults: dict[Error, list[Signal]] = {}
 
         def refuse(error: Error, name: str, term) -> None:
-            fault = Signal(name=f"{error.name.lower()}_{name}")
-            m.d.sync += fault.eq(term)
-            faults.setdefault(error, []).append(fault)
+            faults.setdefault(error, []).append(_register(m, f"{error.name.lower()}_{name}", term))
 
         for block in self._blocks:
             for field in block.members:
                 terms = self._refused(block, field)
                 if terms:
                     refuse(field.error, block.flat(field), _any(terms))
-        for name, term in self._contradictions().items():
+        for name, term in self._contradictions(m).items():
             refuse(Error.SHAPE, name, term)
 
+        lowest = Signal(Error)
         for error in sorted(faults, reverse=True):  # the last assignment wins
-            with m.If(_any(faults[error])):
-                m.d.comb += self.error.eq(error)
+            with m.If(_register(m, f"{error.name.lower()}", _any(faults[error]))):
+                m.d.comb += lowest.eq(error)
+        m.d.sync += self.error.eq(lowest)
         return m
 
     def _refused(self, block: Block, field: Field) -> list[Value]:
@@ -65,22 +67,37 @@ class DescriptorCheck(wiring.Component):
             terms = [~means_nothing & _any(terms)]
         return terms
 
-    def _contradictions(self) -> dict[str, Value]:
+    def _contradictions(self, m: Module) -> dict[str, Value]:
         """Sizes that cannot go together, or not with the configuration."""
         p, own = self.descriptor.product, self.descriptor.stationary.stride_n
-        flat = self.descriptor.header.opcode == Opcode.FLAT
-        two = p.stride == 2
+        two = p.stride[1]  # a stride that is neither 1 nor 2 is refused anyway
+        flat = _register(m, "flat", self.descriptor.header.opcode == Opcode.FLAT)
+        clusters = _register(m, "clusters", p.sample_parts << p.log2_row_parts[:3])
+        below = _register(m, "below", (p.out_height - 1)[:16] << two)
+        height = _register(m, "height", p.height + p.pad_top)
+        beside = _register(m, "beside", (p.out_width - 1)[:16] << two)
+        width = _register(m, "width", p.width + p.pad_left)
+        several = _register(m, "several", (p.height != 1) | (p.out_height != 1) | (p.tile_rows != 1))
+        span = _register(m, "span", (p.tile_rows - 1)[:16] << two)
+        loaded = _register(m, "loaded", p.row_groups + (p.row_groups << 1))
         return {
-            "clusters": (p.sample_parts << p.log2_row_parts[:3]) > self._config.clusters,
+            "clusters": clusters > self._config.clusters,
             "own_stationary": (own != 0) & (p.tile_samples != 1),
-            "windows_below": ((p.out_height - 1) << two) >= p.height + p.pad_top,
-            "windows_beside": ((p.out_width - 1) << two) >= p.width + p.pad_left,
-            "flat_rows": flat & ((p.height != 1) | (p.out_height != 1) | (p.tile_rows != 1) | (p.row_groups != 3)),
+            "windows_below": below >= height,
+            "windows_beside": beside >= width,
+            "flat_rows": flat & (several | (p.row_groups != 3)),
             "flat_padding": flat & ((p.pad_top != 0) | (p.pad_left != 0)),
             "window_tail": ~flat & (p.k_tail != 1),
-            "window_rows": ~flat & (3 * p.row_groups < ((p.tile_rows - 1) << two) + 3),
+            "window_rows": ~flat & (loaded < span + 3),
         }
 
 
 def _any(terms: list[Value]) -> Value:
     return Cat(*terms).any()
+
+
+def _register(m: Module, name: str, value) -> Signal:
+    """`value`, a cycle later."""
+    register = Signal(Value.cast(value).shape(), name=name)
+    m.d.sync += register.eq(value)
+    return register

@@ -1,10 +1,11 @@
-"""Fetches descriptors from the ring in DDR, and precision bytes from their tables."""
+"""Fetches descriptors from the ring in DDR, and beats of precision tables."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from .axi import ADDRESS_BITS
 from .config import BEAT_BITS, BEAT_BYTES
@@ -15,7 +16,7 @@ from .tiles import INDEX
 #: A descriptor and its number since the last reset.
 Fetched = data.StructLayout({"descriptor": DescriptorLayout, "index": INDEX})
 
-USED_BEATS = -(-DescriptorLayout.size // BEAT_BITS)
+DESCRIPTOR_BEATS = DESCRIPTOR_BYTES // BEAT_BYTES
 
 
 class Fetch(wiring.Component):
@@ -29,9 +30,8 @@ class Fetch(wiring.Component):
         Descriptors fetched.
     o : Out(stream of Fetched)
         The next descriptor is fetched when this one has been taken.
-    lookup : In(stream of 32-bit addresses), looked_up : Out(8)
-        Byte at an address, in the cycle after the address was taken. The last beat read is kept until the next
-        descriptor.
+    lookup : In(stream of addresses), looked_up : Out(stream of beats)
+        The beat at each address, a multiple of `BEAT_BYTES`; addresses come only while `o` is being worked on.
     command, beats : to and from the reader
     idle : Out(1)
         No descriptor is waiting or on its way.
@@ -47,7 +47,7 @@ class Fetch(wiring.Component):
                 "head": Out(INDEX),
                 "o": Out(stream.Signature(Fetched)),
                 "lookup": In(stream.Signature(ADDRESS_BITS)),
-                "looked_up": Out(8),
+                "looked_up": Out(stream.Signature(BEAT_BITS, always_ready=True)),
                 "command": Out(stream.Signature(Command)),
                 "beats": In(Beats),
                 "idle": Out(1),
@@ -56,64 +56,62 @@ class Fetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        beats = [Signal(BEAT_BITS, name=f"beat{i}", reset_less=True) for i in range(USED_BEATS)]
-        count = Signal(range(DESCRIPTOR_BYTES // BEAT_BYTES))
-        kept = Signal(BEAT_BITS, reset_less=True)
-        kept_addr, kept_valid = Signal(ADDRESS_BITS - 3), Signal()
+        # What the CSRs say counts a cycle later. No descriptor has been taken by then, so nothing is fetched twice.
+        waiting = Signal()
+        address = Signal(ADDRESS_BITS)
         slot = self.head & self.ring_mask
-        m.d.comb += [
-            self.o.payload.descriptor.eq(Cat(*beats)),
-            self.command.payload.index.eq(self.head),
+        m.d.sync += [
+            waiting.eq(self.enable & (self.head != self.tail)),
+            address.eq(self.ring_base + (slot << ceil_log2(DESCRIPTOR_BYTES))),
         ]
-        kept_bytes = Array(kept.word_select(i, 8) for i in range(BEAT_BYTES))
 
+        parts = [Signal(BEAT_BITS, name=f"beat{i}", reset_less=True) for i in range(DESCRIPTOR_BEATS)]
+        turn = Signal(DESCRIPTOR_BEATS)  # one-hot: the beat that comes next
+        m.d.comb += self.o.payload.descriptor.eq(Cat(*parts))
+        for i, part in enumerate(parts):
+            with m.If(self.beats.valid & turn[i]):
+                m.d.sync += part.eq(self.beats.payload.data)
+        with m.If(self.beats.valid):
+            m.d.sync += turn.eq(turn << 1)
+
+        m.d.comb += [
+            self.command.payload.index.eq(self.head),
+            self.looked_up.payload.eq(self.beats.payload.data),
+        ]
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.lookup.valid)
-                m.d.sync += count.eq(0)
+                m.d.comb += self.idle.eq(~self.lookup.valid & (self.o.valid | ~waiting))
                 with m.If(self.lookup.valid):
-                    m.d.comb += self.idle.eq(0)
-                    with m.If(kept_valid & (kept_addr == self.lookup.payload[3:])):
-                        m.d.comb += self.lookup.ready.eq(1)
-                        m.d.sync += self.looked_up.eq(kept_bytes[self.lookup.payload[:3]])
-                    with m.Else():
-                        m.next = "READ BYTES"
-                with m.Elif(self.enable & (self.head != self.tail) & ~self.o.valid):
-                    m.d.comb += self.idle.eq(0)
+                    m.next = "READ BEAT"
+                with m.Elif(waiting & ~self.o.valid):
                     m.next = "READ DESCRIPTOR"
-            with m.State("READ BYTES"):
+            with m.State("READ BEAT"):
                 m.d.comb += [
                     self.command.valid.eq(1),
-                    self.command.payload.addr.eq(Cat(Const(0, 3), self.lookup.payload[3:])),
+                    self.command.payload.addr.eq(self.lookup.payload),
                     self.command.payload.beats.eq(1),
                     self.command.payload.index.eq(self.o.payload.index),
+                    self.lookup.ready.eq(self.command.ready),
                 ]
-                m.d.sync += [kept_addr.eq(self.lookup.payload[3:]), kept_valid.eq(0)]
                 with m.If(self.command.ready):
-                    m.next = "BYTES"
-            with m.State("BYTES"):
+                    m.next = "BEAT"
+            with m.State("BEAT"):
+                m.d.comb += self.looked_up.valid.eq(self.beats.valid)
                 with m.If(self.beats.valid):
-                    m.d.sync += [kept.eq(self.beats.payload.data), kept_valid.eq(1)]
                     m.next = "IDLE"
             with m.State("READ DESCRIPTOR"):
                 m.d.comb += [
                     self.command.valid.eq(1),
-                    self.command.payload.addr.eq(self.ring_base + slot * DESCRIPTOR_BYTES),
-                    self.command.payload.beats.eq(DESCRIPTOR_BYTES // BEAT_BYTES),
+                    self.command.payload.addr.eq(address),
+                    self.command.payload.beats.eq(DESCRIPTOR_BEATS),
                 ]
-                m.d.sync += kept_valid.eq(0)
+                m.d.sync += turn.eq(1)
                 with m.If(self.command.ready):
                     m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
-                with m.If(self.beats.valid):
-                    m.d.sync += count.eq(count + 1)
-                    for i, beat in enumerate(beats):
-                        with m.If(count == i):
-                            m.d.sync += beat.eq(self.beats.payload.data)
-                    with m.If(self.beats.payload.last):
-                        m.d.sync += [self.o.payload.index.eq(self.head), self.head.eq(self.head + 1)]
-                        m.d.sync += self.o.valid.eq(1)
-                        m.next = "IDLE"
+                with m.If(self.beats.valid & self.beats.payload.last):
+                    m.d.sync += [self.o.payload.index.eq(self.head), self.head.eq(self.head + 1), self.o.valid.eq(1)]
+                    m.next = "IDLE"
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

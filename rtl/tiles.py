@@ -8,39 +8,82 @@ from __future__ import annotations
 
 from amaranth.hdl import signed
 from amaranth.lib import data
-from amaranth.utils import bits_for, ceil_log2
+from amaranth.utils import bits_for
 
 from .axi import ADDRESS_BITS
-from .config import MAX_BITS, AcceleratorConfig
+from .config import DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
 from .store_block import Format
+from .tiler_block import PRODUCT
+
+_FIELD_BITS = {field.name: field.bits for field in PRODUCT.fields}
 
 PLANES = bits_for(MAX_BITS)
+DIGITS = bits_for(-(-MAX_BITS // DIGIT_BITS))
 SIZE = 16  # widths, heights, counts of blocks
-COUNT = 13  # samples of a tile: up to 20 parts x 255
+TOP = signed(SIZE + 2)  # an image row, or one in the padding above or below
 INDEX = 32
 
 
+def parts_bits(config: AcceleratorConfig) -> int:
+    """Bits of a number of groups of clusters."""
+    return bits_for(config.clusters)
+
+
+def slots_bits(config: AcceleratorConfig) -> int:
+    """Bits of a number of samples in a tile, per cluster."""
+    return _FIELD_BITS["tile_samples"]
+
+
+def samples_bits(config: AcceleratorConfig) -> int:
+    """Bits of a number of samples in a tile."""
+    return bits_for((2 ** _FIELD_BITS["tile_samples"] - 1) * config.clusters)
+
+
+def words_bits(config: AcceleratorConfig) -> int:
+    """Bits of a number of words in a row bank's slot of the stream buffer."""
+    return bits_for(config.stream_slot)
+
+
+def positions_bits(config: AcceleratorConfig) -> int:
+    """Bits of a number of positions in a slot of the result buffer."""
+    return bits_for(config.result_slot)
+
+
+def _operands(config: AcceleratorConfig) -> dict:
+    """What LOAD and EXEC both know of the operands."""
+    words = words_bits(config)
+    return {
+        "flat": 1,
+        "planes": PLANES,
+        "digits": DIGITS,
+        "signed": 1,  # stationary operand
+        "k_blocks": SIZE,
+        "k_tail": bits_for(TAPS),  # channel blocks in the last flat k block
+        "row_blocks": SIZE,
+        "plane_pitch": words,  # beats of a row of one plane, in the stream buffer
+        "row_words": words,  # planes * plane_pitch
+        "sample_words": words,  # row groups * row_words
+    }
+
+
+def _clusters(config: AcceleratorConfig) -> dict:
+    """What LOAD and STORE both know of the work's place in the clusters."""
+    return {
+        "samples": samples_bits(config),
+        "parts": parts_bits(config),
+        "log2_row_parts": bits_for(bits_for(config.clusters) - 1),
+    }
+
+
 def load_tile(config: AcceleratorConfig) -> data.StructLayout:
-    words = ceil_log2(config.stream_slot) + 1
     return data.StructLayout(
         {
             "index": INDEX,  # of the descriptor, for error reports
-            "flat": 1,
-            "planes": PLANES,
-            "digits": 3,
-            "signed": 1,  # stationary operand
-            "samples": COUNT,
-            "parts": 5,
-            "log2_row_parts": 3,
-            "k_blocks": SIZE,
-            "k_tail": 4,
-            "row_blocks": SIZE,
+            **_operands(config),
+            **_clusters(config),
             "first_bank": 2,  # row bank of the first loaded image row
             "run_beats": SIZE,  # beats of one sample's channel block
-            "plane_beats": words,  # beats of a row of one plane, in DDR
-            "plane_pitch": words,  # and in the stream buffer
-            "row_words": words,  # planes * plane_pitch
-            "sample_words": words,  # row groups * row_words
+            "plane_beats": words_bits(config),  # beats of a row of one plane, in DDR
             "stream_addr": ADDRESS_BITS,
             "stream_stride_n": ADDRESS_BITS,
             "stream_stride_c": ADDRESS_BITS,
@@ -54,43 +97,31 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
 
 
 def exec_tile(config: AcceleratorConfig) -> data.StructLayout:
-    words = ceil_log2(config.stream_slot) + 1
     return data.StructLayout(
         {
-            "flat": 1,
-            "planes": PLANES,
-            "digits": 3,
+            **_operands(config),
             "stream_signed": 1,
-            "signed": 1,  # stationary operand
-            "k_blocks": SIZE,
-            "k_tail": 4,
-            "row_blocks": SIZE,
-            "samples": COUNT,  # of one cluster
+            "samples": slots_bits(config),  # of one cluster
             "rows": SIZE,
             "out_width": SIZE,
             "stride": 2,
-            "top": signed(SIZE + 2),  # image row of the first window's first row; negative in the padding
+            "top": TOP,  # image row of the first window's first row; negative in the padding
             "left": 2,  # padding columns
             "height": SIZE,
             "width": SIZE,
-            "plane_pitch": words,
-            "row_words": words,
-            "sample_words": words,
         }
     )
 
 
 def store_tile(config: AcceleratorConfig) -> data.StructLayout:
-    positions = ceil_log2(config.result_slot) + 1
+    positions = positions_bits(config)
     return data.StructLayout(
         {
             "index": INDEX,
             "end": 1,  # no tile: the descriptor's end
             "interrupt": 1,
             "format": Format,
-            "samples": COUNT,
-            "parts": 5,
-            "log2_row_parts": 3,
+            **_clusters(config),
             "row_blocks": SIZE,
             "area": positions,  # positions of one sample
             "block_positions": positions,  # positions of one row block: all samples of a cluster

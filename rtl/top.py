@@ -78,10 +78,10 @@ class Accelerator(wiring.Component):
             fetch.ring_mask.eq(csr.ring_mask),
             fetch.tail.eq(csr.tail),
             csr.head.eq(fetch.head),
-            tiler.looked_up.eq(fetch.looked_up),
         ]
         wiring.connect(m, fetch.o, tiler.i)
         wiring.connect(m, tiler.lookup, fetch.lookup)
+        wiring.connect(m, fetch.looked_up, tiler.looked_up)
         for name, component in (("load", load), ("execute", execute), ("store", store)):
             wiring.connect(m, getattr(tiler, name), queues[name].i)
             wiring.connect(m, queues[name].o, component.i)

@@ -54,6 +54,7 @@ class FrontEnd(wiring.Component):
         m.submodules.tiler = tiler = Tiler(CONFIG)
         wiring.connect(m, fetch.o, tiler.i)
         wiring.connect(m, tiler.lookup, fetch.lookup)
+        wiring.connect(m, fetch.looked_up, tiler.looked_up)
         wiring.connect(m, fetch.command, wiring.flipped(self.command))
         for name in LAYOUTS:
             wiring.connect(m, getattr(tiler, name), wiring.flipped(getattr(self, name)))
@@ -65,7 +66,6 @@ class FrontEnd(wiring.Component):
             fetch.beats.payload.eq(self.beats.payload),
             fetch.beats.valid.eq(self.beats.valid),
             self.beats.ready.eq(1),
-            tiler.looked_up.eq(fetch.looked_up),
             tiler.completed.eq(self.completed),
             tiler.quiescent.eq(self.quiescent),
             self.head.eq(fetch.head),
@@ -177,7 +177,7 @@ async def bench(dut, stall=0.4) -> Bench:
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def tiles(dut):
-    """Random descriptors, many times around the ring; tiles go to all three queues at once."""
+    """Random descriptors, many times around the ring; tiles go to all three queues."""
     b = await bench(dut)
     expected = []
     count = 30

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS
 from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Flag, Opcode
+from rtl.sizes import Sizes
 
 #: Cycles from a run's last beat on the bus to its receiver, behind the reader's register.
 RECEIVED = 1
+#: Cycles in which a descriptor is checked and its sizes are worked out, once it is there.
+CHECKED = 1 + Sizes.CYCLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,6 @@ class Front:
         self._room, self._completed = room, completed
         self.emitted: list[Tile] = []
         self.tiles = 0  # among them, not counting ends
-        self._kept: int | None = None  # address of the beat of precision bytes that is kept
         self._steps = self._all()
         self.pending: tuple[int, int, int] | None = None
         self.blocked = self.done = False
@@ -107,12 +109,11 @@ class Front:
         now = 0  # fetch sees a descriptor that is not fetched yet
         for index, d in enumerate(self._descriptors):
             last = yield now + 1, 0, DESCRIPTOR_BYTES // BEAT_BYTES
-            self._kept = None
-            now = last + RECEIVED + 1
+            now = last + RECEIVED + 1 + CHECKED  # FENCE
             if d.flags & Flag.FENCE:
                 while (done := self._completed(index)) is None:
                     yield None
-                now = max(now, done)
+                now = max(now, done + 1)
             now = yield from self._descriptor(now, d, *self._tables[index])
             while (room := self._room(len(self.emitted), True)) is None:
                 yield None
@@ -121,56 +122,63 @@ class Front:
             now += 1
 
     def _descriptor(self, now: int, d: Descriptor, table: bytes, own: bytes):
-        """From the cycle in which the tiler sees the descriptor to the one in which it is at its end."""
-        bits = d.stationary_bits
-        now += 2  # IDLE, CHECK
-        if d.flags & Flag.STATIONARY_TABLE:
-            now = (yield from self._lookup(now, d.stationary_table)) + 1
-            bits = own[0]
-            if bits == 0:
-                return now
-        now += 4  # AREA to SAMPLE LIMIT
+        """From the cycle in which the tiler has waited for the fence to the one in which it is at its end."""
+        now += 1  # STATIONARY
+        there = (yield from self._lookup(now + 1, d.stationary_table)) if own else now + 2
+        bits = own[0] if own else d.stationary_bits
+        now = there + 1  # SAMPLES
+        if bits == 0:
+            return now + 1
+
+        def after(taken: int, sample: int):
+            """When the sample's precision is there, if that of the one before is taken in cycle `taken`."""
+            address = d.stream_table + sample
+            if table and sample < d.samples and (sample == 0 or address % BEAT_BYTES == 0):
+                return (yield from self._lookup(taken + 1, address))
+            return taken + 1
+
+        there = yield from after(now, 0)
+        if not table:
+            there += 1
+        now += 1  # SAMPLE
         most = d.tile_samples * d.sample_parts
         sample = 0
         while sample < d.samples:
-            planes = d.stream_bits
-            if table:
-                now = (yield from self._lookup(now, d.stream_table + sample)) + 1  # SAMPLE, SAMPLE READ
-                planes = table[sample]
-                if planes == 0:
-                    sample += 1
-                    continue
-            else:
-                now += 1  # SAMPLE
-            now += 5  # RUN to ROW BEATS
+            now = max(now, there) + 1  # FIRST
+            planes = table[sample] if table else d.stream_bits
             following = sample + 1
+            there = yield from after(now, following)
+            if planes == 0:
+                now += 2  # SKIPPED, SAMPLE or DONE
+                sample = following
+                continue
+            now += 6  # ROW WORDS to EXTEND
             while following < d.samples and following - sample < most:
-                if not table:
-                    now += 1
-                else:
-                    now = (yield from self._lookup(now, d.stream_table + following)) + 1  # EXTEND, EXTEND READ
-                    if table[following] != planes:
-                        break
+                now = max(now, there) + 1
+                if table and table[following] != planes:
+                    break
                 following += 1
-            else:
-                now += 1  # EXTEND sees that nothing more may join
+                there = yield from after(now - 1, following)
+            now += 1  # RUN
             now = yield from self._bands(now, d, planes, ceil_div(bits, DIGIT_BITS), sample, following - sample)
+            now += 1  # SAMPLE or DONE
             sample = following
-        return now + 1  # SAMPLE sees the end
+        return now + 1
 
     def _bands(self, now: int, d: Descriptor, planes: int, digits: int, first: int, samples: int):
+        """From the cycle in which a run is known to the one in which its last tile is taken."""
         row_beats = planes * ceil_div(d.width, BEAT_WORDS)
         for band, y in enumerate(range(0, d.out_height, d.tile_rows)):
             rows = min(d.tile_rows, d.out_height - y)
             corner = y * d.stride - d.pad_top
             bottom = 0 if d.opcode == Opcode.FLAT else min(corner + (rows - 1) * d.stride + 2, d.height - 1)
             top = max(corner, 0)
-            now += 5  # BAND to BAND BEATS
+            now += 9  # ROWS to BAND
             while (room := self._room(len(self.emitted), False)) is None:
                 yield None
-            now = max(now, room) + 1  # EMIT
+            now = max(now, room)
             tile = Tile(
-                *(now, d, planes, digits, first, samples, ceil_div(samples, d.sample_parts), band, rows, top),
+                *(now + 1, d, planes, digits, first, samples, ceil_div(samples, d.sample_parts), band, rows, top),
                 run_beats=(bottom - top + 1) * row_beats,
             )
             self.emitted.append(tile)
@@ -178,10 +186,6 @@ class Front:
         return now
 
     def _lookup(self, now: int, address: int):
-        """From the cycle in which a precision byte is asked for to the one in which it is there."""
-        beat = address // BEAT_BYTES
-        if beat != self._kept:
-            last = yield now + 1, beat, 1
-            self._kept = beat
-            now = last + RECEIVED + 1
-        return now + 1
+        """From the cycle in which a beat is asked for to the one in which the precision at `address` is there."""
+        last = yield now + 1, address // BEAT_BYTES, 1
+        return last + RECEIVED + 2 + address % BEAT_BYTES

@@ -1,0 +1,129 @@
+"""The tiler's bands: the output rows of a run, cut to the rows of a tile."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .axi import ADDRESS_BITS
+from .config import BEAT_BYTES, AcceleratorConfig
+from .isa import DescriptorLayout
+from .multiplier import Multiplier
+from .runs import run
+from .sizes import sizes
+from .tiles import SIZE, TOP, positions_bits
+
+
+def band(config: AcceleratorConfig) -> data.StructLayout:
+    positions = positions_bits(config)
+    return data.StructLayout(
+        {
+            "rows": SIZE,
+            "area": positions,  # positions of one sample
+            "block_positions": positions,  # positions of one row block: all samples of a cluster
+            "top": TOP,  # image row of the first window's first row; negative in the padding
+            "first_bank": 2,  # row bank of the first loaded image row
+            "run_beats": SIZE,  # beats of one sample's channel block
+            "stream_addr": ADDRESS_BITS,
+            "out_addr": ADDRESS_BITS,
+        }
+    )
+
+
+class Bands(wiring.Component):
+    """Cuts runs into bands.
+
+    Members
+    -------
+    descriptor : In(DescriptorLayout), sizes : In(sizes.sizes)
+    i : In(stream of runs.run)
+        Taken with its last band.
+    o : Out(stream of band)
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "descriptor": In(DescriptorLayout),
+                "sizes": In(sizes(config)),
+                "i": In(stream.Signature(run(config))),
+                "o": Out(stream.Signature(band(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        product, sizes, run, band = self.descriptor.product, self.sizes, self.i.payload, self.o.payload
+        m.submodules.multiplier = multiplier = Multiplier(SIZE)
+
+        def multiply(a, b):
+            m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b)]
+
+        two = product.stride[1]
+        left = Signal(SIZE)  # output rows from this band on
+        last = Signal()
+        first = Signal(SIZE)  # first and last image row to load
+        bottom = Signal(signed(SIZE + 3))
+        below = Signal()  # the windows end below the image
+        in_rows = Signal(SIZE)
+        fits = left <= product.tile_rows
+
+        multiply(multiplier.o, run.slots)
+        with m.FSM():
+            with m.State("RUN"):
+                m.d.sync += [left.eq(product.out_height), band.top.eq(-product.pad_top), band.out_addr.eq(run.out)]
+                with m.If(self.i.valid):
+                    m.next = "ROWS"
+            with m.State("ROWS"):
+                m.d.sync += [
+                    last.eq(fits),
+                    band.rows.eq(Mux(fits, left, product.tile_rows)),
+                    first.eq(Mux(band.top < 0, 0, band.top)),
+                    band.first_bank.eq(Mux(band.top < 0, -band.top, 0)),
+                ]
+                m.next = "WINDOWS"
+
+            # A state names the factors of a product that the state after the next one finds.
+            with m.State("WINDOWS"):
+                m.d.sync += bottom.eq(band.top + Mux(two, band.rows << 1, band.rows + 1))
+                multiply(first, run.row_beats)
+                m.next = "AREA"
+            with m.State("AREA"):
+                m.d.sync += below.eq(bottom > sizes.last_row)
+                multiply(band.rows, product.out_width)
+                m.next = "START"
+            with m.State("START"):
+                m.d.sync += [
+                    band.stream_addr.eq(run.stream + (multiplier.o << ceil_log2(BEAT_BYTES))),
+                    bottom.eq(Mux(below, sizes.last_row, bottom)),
+                ]
+                with m.If(sizes.flat):
+                    m.d.sync += bottom.eq(0)
+                m.next = "POSITIONS"
+            with m.State("POSITIONS"):
+                m.d.sync += [band.area.eq(multiplier.o), in_rows.eq(bottom - first + 1)]
+                m.next = "BEATS"
+            with m.State("BEATS"):
+                multiply(in_rows, run.row_beats)
+                m.next = "LAST POSITIONS"
+            with m.State("LAST POSITIONS"):
+                m.d.sync += band.block_positions.eq(multiplier.o)
+                m.next = "LAST BEATS"
+            with m.State("LAST BEATS"):
+                m.d.sync += band.run_beats.eq(multiplier.o)
+                m.next = "BAND"
+            with m.State("BAND"):
+                m.d.comb += [self.o.valid.eq(1), self.i.ready.eq(self.o.ready & last)]
+                with m.If(self.o.ready):
+                    m.d.sync += [
+                        left.eq(left - product.tile_rows),
+                        band.top.eq(band.top + sizes.row_step),
+                        band.out_addr.eq(band.out_addr + sizes.band_bytes),
+                    ]
+                    m.next = "ROWS"
+                    with m.If(last):
+                        m.next = "RUN"
+        return m

@@ -1,0 +1,107 @@
+"""The bits of an operand, sample by sample, whether the descriptor names them or a table in DDR does."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .axi import ADDRESS_BITS
+from .config import BEAT_BITS, BEAT_BYTES
+from .tiles import SIZE
+
+BYTE = 8
+
+#: Bytes wanted: `count` of them from `table` on, or `count` times `bits`.
+Wanted = data.StructLayout({"from_table": 1, "bits": BYTE, "table": ADDRESS_BITS, "count": SIZE})
+#: The bits of a sample; are they `again` those of the one before, and is it the `last` one wanted.
+Precision = data.StructLayout({"bits": BYTE, "again": 1, "last": 1})
+
+
+class Precisions(wiring.Component):
+    """Gives precisions at one a cycle. A beat of a table is read when every byte before it has been taken.
+
+    Members
+    -------
+    i : In(stream of Wanted)
+        Taken when all that was wanted before has been given.
+    o : Out(stream of Precision)
+    lookup, looked_up : see `rtl.fetch.Fetch`
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "i": In(stream.Signature(Wanted)),
+                "o": Out(stream.Signature(Precision)),
+                "lookup": Out(stream.Signature(ADDRESS_BITS)),
+                "looked_up": In(stream.Signature(BEAT_BITS, always_ready=True)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        align = ceil_log2(BEAT_BYTES)
+        from_table = Signal()
+        place = Signal(ADDRESS_BITS - align)  # of the next beat of the table
+        beat = Signal(BEAT_BITS, reset_less=True)  # its next byte lowest, going round
+        skip = Signal(align)  # bytes of it that lie before the table
+        left = Signal(align, init=BEAT_BYTES - 1)  # bytes of it after the next one
+        count = Signal(SIZE)  # bytes to give
+        final = Signal()  # that is one
+        give = Signal()
+
+        m.d.comb += [
+            self.lookup.payload.eq(Cat(Const(0, align), place)),
+            give.eq(~self.o.valid | self.o.ready),
+        ]
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                wanted = self.i.payload
+                m.d.comb += self.i.ready.eq(1)
+                m.d.sync += [
+                    from_table.eq(wanted.from_table),
+                    place.eq(wanted.table >> align),
+                    skip.eq(wanted.table),
+                    beat.eq(wanted.bits.replicate(BEAT_BYTES)),
+                    count.eq(wanted.count),
+                    final.eq(wanted.count == 1),
+                ]
+                with m.If(self.i.valid):
+                    m.next = "GIVE"
+                    with m.If(wanted.from_table):
+                        m.next = "LOOK UP"
+                    with m.Else():
+                        m.d.sync += skip.eq(0)
+            with m.State("LOOK UP"):
+                m.d.comb += self.lookup.valid.eq(~self.o.valid)
+                with m.If(self.lookup.valid & self.lookup.ready):
+                    m.d.sync += place.eq(place + 1)
+                    m.next = "BEAT"
+            with m.State("BEAT"):
+                m.d.sync += [beat.eq(self.looked_up.payload), left.eq(BEAT_BYTES - 1)]
+                with m.If(self.looked_up.valid):
+                    m.next = "GIVE"
+            with m.State("GIVE"):
+                with m.If((skip != 0) | give):
+                    m.d.sync += [beat.eq(beat.rotate_right(BYTE)), left.eq(left - 1)]
+                with m.If(skip != 0):
+                    m.d.sync += skip.eq(skip - 1)
+                with m.Elif(give):
+                    m.d.sync += [
+                        self.o.payload.bits.eq(beat[:BYTE]),
+                        self.o.payload.again.eq(beat[:BYTE] == self.o.payload.bits),
+                        self.o.payload.last.eq(final),
+                        self.o.valid.eq(1),
+                        count.eq(count - 1),
+                        final.eq(count == 2),
+                    ]
+                    with m.If(final):
+                        m.next = "IDLE"
+                    with m.Elif(from_table & (left == 0)):
+                        m.next = "LOOK UP"
+        return m
