@@ -118,12 +118,14 @@ class Bands(wiring.Component):
             with m.State("BAND"):
                 m.d.comb += [self.o.valid.eq(1), self.i.ready.eq(self.o.ready & last)]
                 with m.If(self.o.ready):
-                    m.d.sync += [
-                        left.eq(left - product.tile_rows),
-                        band.top.eq(band.top + sizes.row_step),
-                        band.out_addr.eq(band.out_addr + sizes.band_bytes),
-                    ]
-                    m.next = "ROWS"
+                    m.next = "NEXT"
                     with m.If(last):
                         m.next = "RUN"
+            with m.State("NEXT"):
+                m.d.sync += [
+                    left.eq(left - product.tile_rows),
+                    band.top.eq(band.top + sizes.row_step),
+                    band.out_addr.eq(band.out_addr + sizes.band_bytes),
+                ]
+                m.next = "ROWS"
         return m

@@ -45,17 +45,13 @@ class Precisions(wiring.Component):
         align = ceil_log2(BEAT_BYTES)
         from_table = Signal()
         place = Signal(ADDRESS_BITS - align)  # of the next beat of the table
-        beat = Signal(BEAT_BITS, reset_less=True)  # its next byte lowest, going round
-        skip = Signal(align)  # bytes of it that lie before the table
-        left = Signal(align, init=BEAT_BYTES - 1)  # bytes of it after the next one
+        beat = Signal(BEAT_BITS, reset_less=True)
+        byte = Signal(align)  # of the beat, to be given next
         count = Signal(SIZE)  # bytes to give
         final = Signal()  # that is one
-        give = Signal()
+        bits = beat.word_select(byte, BYTE)
 
-        m.d.comb += [
-            self.lookup.payload.eq(Cat(Const(0, align), place)),
-            give.eq(~self.o.valid | self.o.ready),
-        ]
+        m.d.comb += self.lookup.payload.eq(Cat(Const(0, align), place))
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
 
@@ -65,8 +61,7 @@ class Precisions(wiring.Component):
                 m.d.comb += self.i.ready.eq(1)
                 m.d.sync += [
                     from_table.eq(wanted.from_table),
-                    place.eq(wanted.table >> align),
-                    skip.eq(wanted.table),
+                    Cat(byte, place).eq(wanted.table),
                     beat.eq(wanted.bits.replicate(BEAT_BYTES)),
                     count.eq(wanted.count),
                     final.eq(wanted.count == 1),
@@ -75,33 +70,28 @@ class Precisions(wiring.Component):
                     m.next = "GIVE"
                     with m.If(wanted.from_table):
                         m.next = "LOOK UP"
-                    with m.Else():
-                        m.d.sync += skip.eq(0)
             with m.State("LOOK UP"):
                 m.d.comb += self.lookup.valid.eq(~self.o.valid)
                 with m.If(self.lookup.valid & self.lookup.ready):
                     m.d.sync += place.eq(place + 1)
                     m.next = "BEAT"
             with m.State("BEAT"):
-                m.d.sync += [beat.eq(self.looked_up.payload), left.eq(BEAT_BYTES - 1)]
+                m.d.sync += beat.eq(self.looked_up.payload)
                 with m.If(self.looked_up.valid):
                     m.next = "GIVE"
             with m.State("GIVE"):
-                with m.If((skip != 0) | give):
-                    m.d.sync += [beat.eq(beat.rotate_right(BYTE)), left.eq(left - 1)]
-                with m.If(skip != 0):
-                    m.d.sync += skip.eq(skip - 1)
-                with m.Elif(give):
+                with m.If(~self.o.valid | self.o.ready):
                     m.d.sync += [
-                        self.o.payload.bits.eq(beat[:BYTE]),
-                        self.o.payload.again.eq(beat[:BYTE] == self.o.payload.bits),
+                        self.o.payload.bits.eq(bits),
+                        self.o.payload.again.eq(bits == self.o.payload.bits),
                         self.o.payload.last.eq(final),
                         self.o.valid.eq(1),
+                        byte.eq(byte + 1),
                         count.eq(count - 1),
                         final.eq(count == 2),
                     ]
                     with m.If(final):
                         m.next = "IDLE"
-                    with m.Elif(from_table & (left == 0)):
+                    with m.Elif(from_table & byte.all()):
                         m.next = "LOOK UP"
         return m

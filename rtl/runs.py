@@ -81,9 +81,13 @@ class Runs(wiring.Component):
         ended = Signal()
         first = Signal()  # the first sample of a run is taken
         join = Signal()  # one more sample of a run is taken
+        taken = Signal()  # in the cycle before
+        joined = Signal()
         m.d.comb += self.precisions.ready.eq(first | join)
+        m.d.sync += [first.eq(0), taken.eq(first | join), joined.eq(join)]
         with m.If(first | join):
             m.d.sync += ended.eq(precision.last)
+        with m.If(taken):
             m.d.sync += [place.eq(place + block.stride_n) for place, block in ahead.values()]
 
         skipped = Signal()
@@ -96,21 +100,18 @@ class Runs(wiring.Component):
         multiply(run.planes, sizes.slot_words)
         m.d.comb += join.eq(joinable & self.precisions.valid & precision.again)
         with m.If(join):
-            m.d.sync += [
-                run.samples.eq(run.samples + 1),
-                room.eq(room - 1),
-                spare.eq(spare - 1),
-                joinable.eq(~precision.last & (room != 1)),
-            ]
-            with m.If(spare == 0):
-                m.d.sync += [run.slots.eq(run.slots + 1), spare.eq(d.product.sample_parts - 1)]
+            m.d.sync += [room.eq(room - 1), joinable.eq(~precision.last & (room != 1))]
         with m.Elif(self.precisions.valid):
             m.d.sync += joinable.eq(0)
+        with m.If(joined):
+            m.d.sync += [run.samples.eq(run.samples + 1), spare.eq(spare - 1)]
+            with m.If(spare == 0):
+                m.d.sync += [run.slots.eq(run.slots + 1), spare.eq(d.product.sample_parts - 1)]
 
         with m.FSM():
             with m.State("IDLE"):
+                m.d.sync += [place.eq(block.base) for place, block in ahead.values()]
                 with m.If(self.start):
-                    m.d.sync += [place.eq(block.base) for place, block in ahead.values()]
                     m.next = "SAMPLE"
             with m.State("SAMPLE"):
                 m.d.sync += [
@@ -120,6 +121,7 @@ class Runs(wiring.Component):
                     *(run[name].eq(place) for name, (place, _) in ahead.items()),
                 ]
                 with m.If(self.precisions.valid):
+                    m.d.sync += first.eq(precision.bits <= MAX_BITS)
                     m.next = "FIRST"
             with m.State("FIRST"):
                 m.d.sync += [
@@ -131,11 +133,10 @@ class Runs(wiring.Component):
                 with m.If(too_wide):
                     m.d.sync += self.error.eq(Error.PRECISION)
                     m.next = "FAILED"
+                with m.Elif(skipped):
+                    m.next = "SKIPPED"
                 with m.Else():
-                    m.d.comb += first.eq(1)
                     m.next = "ROW WORDS"
-                    with m.If(skipped):
-                        m.next = "SKIPPED"
             with m.State("SKIPPED"):
                 m.next = "SAMPLE"
                 with m.If(ended):

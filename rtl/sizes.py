@@ -87,6 +87,9 @@ class Sizes(wiring.Component):
             with m.If(exceeded):
                 m.d.sync += fits.eq(0)
 
+        m.d.sync += self.done.eq(0)
+        limit(o.plane_fits, self.done & too_long)
+
         # A state names the factors of a product that the state after the next one finds.
         multiply(product.tile_rows, product.out_width)
         with m.FSM():
@@ -120,9 +123,5 @@ class Sizes(wiring.Component):
             with m.State("PLANE"):
                 m.d.sync += [o.slot_words.eq(multiplier.o), self.done.eq(1)]
                 limit(o.results_fit, too_many)
-                m.next = "DONE"
-            with m.State("DONE"):
-                m.d.sync += self.done.eq(0)
-                limit(o.plane_fits, too_long)
                 m.next = "AREA"
         return m

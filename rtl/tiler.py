@@ -69,7 +69,7 @@ class Tiler(wiring.Component):
         d, index = self.i.payload.descriptor, self.i.payload.index
 
         m.submodules.check = check = DescriptorCheck(config)
-        m.submodules.sizes = sizes = Sizes(config)
+        m.submodules.sizing = sizes = Sizes(config)
         m.submodules.precisions = precisions = Precisions()
         m.submodules.runs = runs = Runs(config)
         m.submodules.bands = bands = Bands(config)
@@ -123,31 +123,35 @@ class Tiler(wiring.Component):
                     wanted.count.eq(1),
                 ]
                 with m.If(precisions.i.ready):
+                    m.d.sync += take.eq(1)
                     m.next = "DIGITS"
             with m.State("DIGITS"):
-                m.d.comb += take.eq(1)
                 m.d.sync += [
                     digits.eq((precision.bits + DIGIT_BITS - 1) >> ceil_log2(DIGIT_BITS)),
                     skipped.eq(precision.bits == 0),
                     too_wide.eq(precision.bits > MAX_BITS),
                 ]
                 with m.If(precisions.o.valid):
-                    m.next = "SAMPLES"
-            with m.State("SAMPLES"):
-                m.d.comb += [
-                    wanted.from_table.eq(d.header.flags.stream_table),
-                    wanted.bits.eq(d.stream.bits),
-                    wanted.table.eq(d.stream.table),
-                    wanted.count.eq(d.product.samples),
-                ]
+                    m.d.sync += take.eq(0)
+                    m.next = "JUDGE"
+            with m.State("JUDGE"):
+                m.next = "SAMPLES"
                 with m.If(skipped):
                     m.next = "END"
                 with m.Elif(too_wide):
                     fail(Error.PRECISION)
                 with m.Elif(~sizes.o.results_fit):
                     fail(Error.SHAPE)
-                with m.Else():
-                    m.d.comb += [precisions.i.valid.eq(1), runs.start.eq(1)]
+            with m.State("SAMPLES"):
+                m.d.comb += [
+                    precisions.i.valid.eq(1),
+                    wanted.from_table.eq(d.header.flags.stream_table),
+                    wanted.bits.eq(d.stream.bits),
+                    wanted.table.eq(d.stream.table),
+                    wanted.count.eq(d.product.samples),
+                ]
+                with m.If(precisions.i.ready):
+                    m.d.comb += runs.start.eq(1)
                     m.next = "TILES"
             with m.State("TILES"):
                 with m.If(runs.done):

@@ -126,9 +126,9 @@ class Front:
         now += 1  # STATIONARY
         there = (yield from self._lookup(now + 1, d.stationary_table)) if own else now + 2
         bits = own[0] if own else d.stationary_bits
-        now = there + 1  # SAMPLES
+        now = there + 2  # DIGITS, JUDGE, SAMPLES
         if bits == 0:
-            return now + 1
+            return now
 
         def after(taken: int, sample: int):
             """When the sample's precision is there, if that of the one before is taken in cycle `taken`."""
@@ -173,7 +173,7 @@ class Front:
             corner = y * d.stride - d.pad_top
             bottom = 0 if d.opcode == Opcode.FLAT else min(corner + (rows - 1) * d.stride + 2, d.height - 1)
             top = max(corner, 0)
-            now += 9  # ROWS to BAND
+            now += 9 if band == 0 else 10  # NEXT, ROWS to BAND
             while (room := self._room(len(self.emitted), False)) is None:
                 yield None
             now = max(now, room)
@@ -186,6 +186,6 @@ class Front:
         return now
 
     def _lookup(self, now: int, address: int):
-        """From the cycle in which a beat is asked for to the one in which the precision at `address` is there."""
+        """From the cycle in which a beat is asked for to the one in which its first precision is there."""
         last = yield now + 1, address // BEAT_BYTES, 1
-        return last + RECEIVED + 2 + address % BEAT_BYTES
+        return last + RECEIVED + 2
