@@ -81,12 +81,16 @@ class Runs(wiring.Component):
         ended = Signal()
         first = Signal()  # the first sample of a run is taken
         join = Signal()  # one more sample of a run is taken
+        joinable = Signal()  # the next sample may join if its precision is that of the run
         taken = Signal()  # in the cycle before
         joined = Signal()
-        m.d.comb += self.precisions.ready.eq(first | join)
+        m.d.comb += self.precisions.ready.eq(first | (joinable & precision.again))
         m.d.sync += [first.eq(0), taken.eq(first | join), joined.eq(join)]
         with m.If(first | join):
             m.d.sync += ended.eq(precision.last)
+        resting = Signal(init=1)
+        with m.If(resting):
+            m.d.sync += [place.eq(block.base) for place, block in ahead.values()]
         with m.If(taken):
             m.d.sync += [place.eq(place + block.stride_n) for place, block in ahead.values()]
 
@@ -94,7 +98,6 @@ class Runs(wiring.Component):
         too_wide = Signal()
         too_big = Signal()
         room = Signal(samples_bits(config))  # samples that may still join
-        joinable = Signal()  # the next sample may join if its precision is that of the run
         spare = Signal(parts_bits(config))  # clusters' parts without a sample in the last slot
 
         multiply(run.planes, sizes.slot_words)
@@ -110,8 +113,8 @@ class Runs(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [place.eq(block.base) for place, block in ahead.values()]
                 with m.If(self.start):
+                    m.d.sync += resting.eq(0)
                     m.next = "SAMPLE"
             with m.State("SAMPLE"):
                 m.d.sync += [
@@ -174,6 +177,7 @@ class Runs(wiring.Component):
                         m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)
+                m.d.sync += resting.eq(1)
                 m.next = "IDLE"
             with m.State("FAILED"):
                 pass

@@ -83,6 +83,21 @@ class Tiler(wiring.Component):
         # The first precision is that of the stationary operand, all others go to the runs.
         precision, wanted = precisions.o.payload, precisions.i.payload
         take = Signal()
+        of_samples = Signal()
+        with m.If(of_samples):
+            m.d.comb += [
+                wanted.from_table.eq(d.header.flags.stream_table),
+                wanted.bits.eq(d.stream.bits),
+                wanted.table.eq(d.stream.table),
+                wanted.count.eq(d.product.samples),
+            ]
+        with m.Else():
+            m.d.comb += [
+                wanted.from_table.eq(d.header.flags.stationary_table),
+                wanted.bits.eq(d.stationary.bits),
+                wanted.table.eq(d.stationary.table),
+                wanted.count.eq(1),
+            ]
         m.d.comb += [
             precisions.o.ready.eq(runs.precisions.ready | take),
             runs.precisions.valid.eq(precisions.o.valid),
@@ -107,6 +122,7 @@ class Tiler(wiring.Component):
                 with m.If(self.i.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
+                m.d.sync += of_samples.eq(0)
                 with m.If(sizes.done):
                     m.next = "FENCE"
             with m.State("FENCE"):
@@ -115,13 +131,7 @@ class Tiler(wiring.Component):
                 with m.Elif(reached | ~d.header.flags.fence):
                     m.next = "STATIONARY"
             with m.State("STATIONARY"):
-                m.d.comb += [
-                    precisions.i.valid.eq(1),
-                    wanted.from_table.eq(d.header.flags.stationary_table),
-                    wanted.bits.eq(d.stationary.bits),
-                    wanted.table.eq(d.stationary.table),
-                    wanted.count.eq(1),
-                ]
+                m.d.comb += precisions.i.valid.eq(1)
                 with m.If(precisions.i.ready):
                     m.d.sync += take.eq(1)
                     m.next = "DIGITS"
@@ -135,6 +145,7 @@ class Tiler(wiring.Component):
                     m.d.sync += take.eq(0)
                     m.next = "JUDGE"
             with m.State("JUDGE"):
+                m.d.sync += of_samples.eq(1)
                 m.next = "SAMPLES"
                 with m.If(skipped):
                     m.next = "END"
@@ -143,13 +154,7 @@ class Tiler(wiring.Component):
                 with m.Elif(~sizes.o.results_fit):
                     fail(Error.SHAPE)
             with m.State("SAMPLES"):
-                m.d.comb += [
-                    precisions.i.valid.eq(1),
-                    wanted.from_table.eq(d.header.flags.stream_table),
-                    wanted.bits.eq(d.stream.bits),
-                    wanted.table.eq(d.stream.table),
-                    wanted.count.eq(d.product.samples),
-                ]
+                m.d.comb += precisions.i.valid.eq(1)
                 with m.If(precisions.i.ready):
                     m.d.comb += runs.start.eq(1)
                     m.next = "TILES"
