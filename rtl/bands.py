@@ -11,12 +11,12 @@ from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, AcceleratorConfig
 from .isa import DescriptorLayout
 from .multiplier import Multiplier
-from .runs import run
-from .sizes import sizes
+from .runs import run_layout
+from .sizes import sizes_layout
 from .tiles import SIZE, TOP, positions_bits
 
 
-def band(config: AcceleratorConfig) -> data.StructLayout:
+def band_layout(config: AcceleratorConfig) -> data.StructLayout:
     positions = positions_bits(config)
     return data.StructLayout(
         {
@@ -37,10 +37,10 @@ class Bands(wiring.Component):
 
     Members
     -------
-    descriptor : In(DescriptorLayout), sizes : In(sizes.sizes)
-    i : In(stream of runs.run)
+    descriptor : In(DescriptorLayout), sizes : In(sizes_layout)
+    i : In(stream of run_layout)
         Taken with its last band.
-    o : Out(stream of band)
+    o : Out(stream of band_layout)
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -48,9 +48,9 @@ class Bands(wiring.Component):
         super().__init__(
             {
                 "descriptor": In(DescriptorLayout),
-                "sizes": In(sizes(config)),
-                "i": In(stream.Signature(run(config))),
-                "o": Out(stream.Signature(band(config))),
+                "sizes": In(sizes_layout(config)),
+                "i": In(stream.Signature(run_layout(config))),
+                "o": Out(stream.Signature(band_layout(config))),
             }
         )
 

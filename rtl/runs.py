@@ -12,11 +12,11 @@ from .errors import Error
 from .isa import DescriptorLayout
 from .multiplier import Multiplier
 from .precisions import Precision
-from .sizes import sizes
+from .sizes import sizes_layout
 from .tiles import PLANES, SIZE, parts_bits, samples_bits, slots_bits, words_bits
 
 
-def run(config: AcceleratorConfig) -> data.StructLayout:
+def run_layout(config: AcceleratorConfig) -> data.StructLayout:
     words = words_bits(config)
     return data.StructLayout(
         {
@@ -38,12 +38,12 @@ class Runs(wiring.Component):
 
     Members
     -------
-    descriptor : In(DescriptorLayout), sizes : In(sizes.sizes)
+    descriptor : In(DescriptorLayout), sizes : In(sizes_layout)
     start : In(1)
         Begin; `precisions` holds those of the samples.
     precisions : In(stream of Precision)
         A sample of 0 bits is skipped.
-    o : Out(stream of run)
+    o : Out(stream of run_layout)
     done : Out(1)
         The last run has been taken; until the next `start`.
     error : Out(Error)
@@ -55,10 +55,10 @@ class Runs(wiring.Component):
         super().__init__(
             {
                 "descriptor": In(DescriptorLayout),
-                "sizes": In(sizes(config)),
+                "sizes": In(sizes_layout(config)),
                 "start": In(1),
                 "precisions": In(stream.Signature(Precision)),
-                "o": Out(stream.Signature(run(config))),
+                "o": Out(stream.Signature(run_layout(config))),
                 "done": Out(1),
                 "error": Out(Error),
             }

@@ -13,7 +13,7 @@ from .multiplier import Multiplier
 from .tiles import SIZE, positions_bits, samples_bits, words_bits
 
 
-def sizes(config: AcceleratorConfig) -> data.StructLayout:
+def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
     """What follows from a descriptor alone. The sizes of what does not fit mean nothing."""
     words = words_bits(config)
     log2_band_bytes = ceil_log2(config.rows) + ceil_log2(max(form.nbytes for form in Format))
@@ -47,7 +47,7 @@ class Sizes(wiring.Component):
         Begin. Ignored while at work.
     done : Out(1)
         Pulses `CYCLES` after `start`.
-    o : Out(sizes)
+    o : Out(sizes_layout)
         From the cycle after `done` until the next `start`.
     """
 
@@ -55,7 +55,9 @@ class Sizes(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__({"descriptor": In(DescriptorLayout), "start": In(1), "done": Out(1), "o": Out(sizes(config))})
+        super().__init__(
+            {"descriptor": In(DescriptorLayout), "start": In(1), "done": Out(1), "o": Out(sizes_layout(config))}
+        )
 
     def elaborate(self, platform):
         m = Module()

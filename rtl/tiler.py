@@ -80,29 +80,9 @@ class Tiler(wiring.Component):
         wiring.connect(m, runs.o, bands.i)
         assert DescriptorCheck.LATENCY <= Sizes.CYCLES, "the check ends with the sizes"
 
-        # The first precision is that of the stationary operand, all others go to the runs.
-        precision, wanted = precisions.o.payload, precisions.i.payload
-        take = Signal()
-        of_samples = Signal()
-        with m.If(of_samples):
-            m.d.comb += [
-                wanted.from_table.eq(d.header.flags.stream_table),
-                wanted.bits.eq(d.stream.bits),
-                wanted.table.eq(d.stream.table),
-                wanted.count.eq(d.product.samples),
-            ]
-        with m.Else():
-            m.d.comb += [
-                wanted.from_table.eq(d.header.flags.stationary_table),
-                wanted.bits.eq(d.stationary.bits),
-                wanted.table.eq(d.stationary.table),
-                wanted.count.eq(1),
-            ]
-        m.d.comb += [
-            precisions.o.ready.eq(runs.precisions.ready | take),
-            runs.precisions.valid.eq(precisions.o.valid),
-            runs.precisions.payload.eq(precision),
-        ]
+        take = Signal()  # the precision of the stationary operand
+        of_samples = Signal()  # those of the samples are wanted
+        self._precisions(m, d, precisions, runs, take, of_samples)
 
         reached = Signal()  # all descriptors before this one have completed
         digits = Signal(DIGITS)
@@ -136,6 +116,7 @@ class Tiler(wiring.Component):
                     m.d.sync += take.eq(1)
                     m.next = "DIGITS"
             with m.State("DIGITS"):
+                precision = precisions.o.payload
                 m.d.sync += [
                     digits.eq((precision.bits + DIGIT_BITS - 1) >> ceil_log2(DIGIT_BITS)),
                     skipped.eq(precision.bits == 0),
@@ -176,16 +157,7 @@ class Tiler(wiring.Component):
             with m.State("STOPPED"):
                 pass
 
-        # Each of the three takes a tile when it can.
-        ports = (self.load, self.execute, self.store)
-        has = [Signal(name=f"{name}_has") for name in ("load", "execute", "store")]
-        taken = [port.ready | has for port, has in zip(ports, has, strict=True)]
-        m.d.comb += bands.o.ready.eq(taken[0] & taken[1] & taken[2])
-        m.d.comb += [port.valid.eq(bands.o.valid & ~has) for port, has in zip(ports, has, strict=True)]
-        m.d.sync += [has.eq(bands.o.valid & ~bands.o.ready & now) for has, now in zip(has, taken, strict=True)]
-        with m.If(end):
-            m.d.comb += [self.store.valid.eq(1), self.store.payload.end.eq(1)]
-
+        self._offer(m, bands.o, end)
         own_stationary = Signal()
         m.d.sync += own_stationary.eq(d.stationary.stride_n != 0)
         self._fill(
@@ -207,6 +179,42 @@ class Tiler(wiring.Component):
         )
         m.d.comb += self.execute.payload.samples.eq(runs.o.payload.slots)
         return m
+
+    def _precisions(self, m, d, precisions, runs, take, of_samples):
+        """The first precision of a descriptor is that of the stationary operand, all others go to the runs."""
+        wanted = precisions.i.payload
+        with m.If(of_samples):
+            m.d.comb += [
+                wanted.from_table.eq(d.header.flags.stream_table),
+                wanted.bits.eq(d.stream.bits),
+                wanted.table.eq(d.stream.table),
+                wanted.count.eq(d.product.samples),
+            ]
+        with m.Else():
+            m.d.comb += [
+                wanted.from_table.eq(d.header.flags.stationary_table),
+                wanted.bits.eq(d.stationary.bits),
+                wanted.table.eq(d.stationary.table),
+                wanted.count.eq(1),
+            ]
+        m.d.comb += [
+            precisions.o.ready.eq(runs.precisions.ready | take),
+            runs.precisions.valid.eq(precisions.o.valid),
+            runs.precisions.payload.eq(precisions.o.payload),
+        ]
+
+    def _offer(self, m, tile, end):
+        """Each of the three ports takes a tile when it can; STORE alone takes the end of a descriptor."""
+        ready = 1
+        for name in ("load", "execute", "store"):
+            port = getattr(self, name)
+            taken = Signal(name=f"{name}_taken")  # the tile, before the others took it
+            m.d.comb += port.valid.eq(tile.valid & ~taken)
+            m.d.sync += taken.eq(tile.valid & ~tile.ready & (port.ready | taken))
+            ready &= port.ready | taken
+        m.d.comb += tile.ready.eq(ready)
+        with m.If(end):
+            m.d.comb += [self.store.valid.eq(1), self.store.payload.end.eq(1)]
 
     def _fill(self, m, records, **others):
         """Gives each field of a tile what is called like it in `others`, or in the last of `records` that has it."""

@@ -236,6 +236,7 @@ BAD = (
     (Error.SHAPE, {"log2_row_parts": 5}),
     (Error.SHAPE, {"k_tail": 10}),
     (Error.SHAPE, {"out_width": 400}),
+    (Error.SHAPE, {"row_blocks": 60000}),
     (Error.SHAPE, {"tile_samples": 255}),
     (Error.SHAPE, {"row_groups": 1000}),
 )
