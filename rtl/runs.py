@@ -79,7 +79,7 @@ class Runs(wiring.Component):
             for name, block in (("stream", d.stream), ("stationary", d.stationary), ("out", d.sink))
         }
         ended = Signal()
-        first = Signal()  # the first sample of a run is taken
+        first = Signal()  # the first sample of a run is taken: only now may the table be read beyond it
         join = Signal()  # one more sample of a run is taken
         joinable = Signal()  # the next sample may join if its precision is that of the run
         taken = Signal()  # in the cycle before
@@ -121,15 +121,14 @@ class Runs(wiring.Component):
                     run.planes.eq(precision.bits),
                     skipped.eq(precision.bits == 0),
                     too_wide.eq(precision.bits > MAX_BITS),
-                    *(run[name].eq(place) for name, (place, _) in ahead.items()),
                 ]
                 with m.If(self.precisions.valid):
-                    m.d.sync += first.eq(precision.bits <= MAX_BITS)
                     m.next = "FIRST"
             with m.State("FIRST"):
                 m.d.sync += [
                     run.samples.eq(1),
                     run.slots.eq(1),
+                    *(run[name].eq(place) for name, (place, _) in ahead.items()),
                     spare.eq(d.product.sample_parts - 1),
                     room.eq(sizes.most - 1),
                 ]
@@ -137,12 +136,13 @@ class Runs(wiring.Component):
                     m.d.sync += self.error.eq(Error.PRECISION)
                     m.next = "FAILED"
                 with m.Elif(skipped):
+                    m.d.sync += first.eq(1)
                     m.next = "SKIPPED"
                 with m.Else():
                     m.next = "ROW WORDS"
             with m.State("SKIPPED"):
                 m.next = "SAMPLE"
-                with m.If(ended):
+                with m.If(precision.last):
                     m.next = "DONE"
 
             # Sizes at this precision. A state names the factors of a product that the state after the next one finds.
@@ -156,6 +156,7 @@ class Runs(wiring.Component):
             with m.State("ROW BEATS"):
                 m.d.sync += run.row_words.eq(multiplier.o)
                 multiply(run.planes, sizes.plane_beats)
+                m.d.sync += first.eq(~too_big)
                 m.next = "SIZES"
                 with m.If(too_big):
                     m.d.sync += self.error.eq(Error.SHAPE)

@@ -147,7 +147,7 @@ class Front:
             now = max(now, there) + 1  # FIRST
             planes = table[sample] if table else d.stream_bits
             following = sample + 1
-            there = yield from after(now, following)
+            there = yield from after(now + (1 if planes == 0 else 4), following)
             if planes == 0:
                 now += 2  # SKIPPED, SAMPLE or DONE
                 sample = following
