@@ -30,7 +30,8 @@ from host.machine import SCOPE, Machine
 from host.nn.products import Product
 from host.operand import Operand
 from host.quantise import Precision
-from host.training.cost import chosen_products, saving, segments
+from host.training.cc import chosen_products
+from host.training.cost import saving, segments
 from host.training.folder import METRICS
 from host.training.forms import blamed_on, check
 from host.training.learner import STATIC

@@ -11,17 +11,8 @@ from host.cycles.bus import CLOCK_MHZ
 from host.nn.depthwise import Depthwise
 from host.nn.products import PASSES, Convolution, Matrix, Product
 from host.quantise import Precision
-from host.training.cost import (
-    FULL,
-    Cost,
-    conversion,
-    executed_cc,
-    gate_cc,
-    paper_cc,
-    run_cost,
-    saving,
-    segments,
-)
+from host.training.cc import FULL, executed_cc, gate_cc, paper_cc
+from host.training.cost import Cost, conversion, run_cost, saving, segments
 from host.training.workload import network
 
 #: Two layers of 100 and 10 forward MACs.

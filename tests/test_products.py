@@ -25,7 +25,7 @@ from host.nn.mobilenet import DepthwiseConv2d, mobilenetv2
 from host.nn.models import MODELS, build_model
 from host.nn.products import Convolution, Kind, Matrix, Product, gated_products
 from host.quantise import Precision
-from host.training.cost import FULL, executed_cc, paper_cc
+from host.training.cc import FULL, executed_cc, paper_cc
 from host.training.workload import network, task
 
 PRECISION = Precision(3, 6)

@@ -13,8 +13,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from host.machine import SCOPE, Machine
+from host.training.cc import FULL
 from host.training.checkpoint import write_atomically
-from host.training.cost import FULL, Cost, conversion, run_cost, saving
+from host.training.cost import Cost, conversion, run_cost, saving
 from host.training.folder import METRICS, SUMMARY
 from host.training.plots import save_figure
 from host.training.records import read_records, read_summary

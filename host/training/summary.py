@@ -9,9 +9,9 @@ from typing import Any
 from host.board import Board
 from host.data.datasets import Dataset
 from host.machine import Machine
+from host.training.cc import FULL, gate_cc
 from host.training.checkpoint import Progress
 from host.training.config import TrainConfig
-from host.training.cost import FULL, gate_cc
 from host.training.learner import STATIC, static_reference
 from host.training.meter import COUNTERS
 from host.training.workload import network
