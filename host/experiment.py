@@ -14,13 +14,13 @@ import json
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from host import train
 from host.training.comparison import METHOD_FILE, write_comparison
-from host.training.config import TrainConfig
+from host.training.config import TrainConfig, all_options
 from host.training.folder import CHECKPOINT, SUMMARY
 from host.training.records import read_summary
 
@@ -58,7 +58,7 @@ def read_run(path: Path, changes: Mapping[str, Any] | None = None) -> Run:
         settings = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
-    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    defaults = {option.name: option.default for option in all_options().values()}
     method = settings.pop(METHOD, path.stem)
     if not isinstance(method, str):
         raise ValueError(f"{path}: {METHOD} is {method!r}, must be a text")
@@ -68,9 +68,8 @@ def read_run(path: Path, changes: Mapping[str, Any] | None = None) -> Run:
         if not _same_type(value, defaults[key]):
             raise ValueError(f"{path}: {key} is {value!r}, must be a value such as {_toml(defaults[key])}")
     settings.update(changes or {})
-    widths = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
     try:
-        config = TrainConfig(**{**settings, **widths})
+        config = TrainConfig.of(**settings)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
     return Run(path.stem, method, settings, config)
@@ -146,8 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("config", nargs="*", type=Path, help="TOML file of a run; none: only write the table")
     parser.add_argument("--out", type=Path, default=Path("build/experiment"), help="folder (default: %(default)s)")
     for name, text in LOCAL.items():
-        kind = type(getattr(TrainConfig, name))
-        parser.add_argument(f"--{name}", type=kind, help=f"{text} (default: as in its file)")
+        parser.add_argument(f"--{name}", type=all_options()[name].kind, help=f"{text} (default: as in its file)")
     given = parser.parse_args(argv)
     changes = {name: value for name in LOCAL if (value := getattr(given, name)) is not None}
     try:

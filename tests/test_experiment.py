@@ -30,13 +30,19 @@ def fake_run(
     out: Path, *, cycles: int | None, cc: int, board: str = "golden", clusters=1, accuracies=(0.5, 0.8), **settings
 ):
     """The files of a run of two epochs."""
-    config = TrainConfig(board="golden", **settings)
+    config = TrainConfig.of(board="golden", **settings)
     machine = asdict(Machine.of("sim", AcceleratorConfig.preset("sim", clusters=clusters)))
     out.mkdir(parents=True, exist_ok=True)
     lines = [
         {
             **{"epoch": i, "iteration": 23 * (i + 1), "test_accuracy": accuracy, "stage_switches": []},
-            **{"loss": 0.5, "train_accuracy": accuracy, "fw": config.fw[-1], "bw": config.bw[-1], "seconds": 1.5 * i},
+            **{
+                "loss": 0.5,
+                "train_accuracy": accuracy,
+                "fw": config.schedule.fw[-1],
+                "bw": config.schedule.bw[-1],
+                "seconds": 1.5 * i,
+            },
             **{"cycles": cycles, "ddr_bytes": cycles, "bit_macs": 1024 * cc, "macs": 16 * cc},
         }
         for i, accuracy in enumerate(accuracies)
@@ -84,7 +90,7 @@ def test_a_configuration_file_is_a_command_line(tmp_path):
         tmp_path, "a", 'method = "mine"\nboard = "golden"\nfw = [4, 8]\nbw = [6, 8]\nlr = 1\nepochs = 2\n'
     )
     run = experiment.read_run(path)
-    assert (run.name, run.method, run.config.fw, run.config.lr) == ("a", "mine", (4, 8), 1)
+    assert (run.name, run.method, run.config.schedule.fw, run.config.lr) == ("a", "mine", (4, 8), 1)
     out = tmp_path / "out"
     wanted = [f"--out={out}", "--board=golden", "--fw=4,8", "--bw=6,8", "--lr=1", "--epochs=2"]
     assert experiment.arguments(run, out) == wanted

@@ -19,7 +19,7 @@ SETTINGS = {"board": "golden", "subset": SUBSET, "batch": 16, "epochs": 1}
 @pytest.fixture
 def trainer(tmp_path):
     def build(**changes):
-        config = TrainConfig(**{**SETTINGS, **changes})
+        config = TrainConfig.of(**{**SETTINGS, **changes})
         return Trainer(config, open_board(config.board), Subset.parse(SUBSET).of(load_dataset("digits")), tmp_path)
 
     return build

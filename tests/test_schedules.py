@@ -206,4 +206,4 @@ def test_cpt_needs_an_iteration_a_cycle():
     ],
 )
 def test_stages_that_a_run_is_too_short_for(settings, total, missed):
-    assert TrainConfig(board="golden", **settings).out_of_reach(total) == missed
+    assert TrainConfig.of(board="golden", **settings).schedule.out_of_reach(total) == missed

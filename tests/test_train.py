@@ -28,7 +28,14 @@ from rtl.config import AcceleratorConfig
 ROOT = Path(__file__).parent.parent
 #: Iterations of `SETTINGS`: 3 epochs of 22 samples in batches of 8, 8 and 6.
 ITERATIONS = 9
-SETTINGS = {"board": "golden", "epochs": 3, "batch": 8, "lr": 0.05, "guard": 0.5, "indicator_every": 1}
+SETTINGS = {"board": "golden", "epochs": 3, "batch": 8, "lr": 0.05}
+#: With PFQ, the default schedule, all stages come in so few iterations.
+SOON = {"guard": 0.5, "indicator_every": 1}
+
+
+def settings(changes: dict) -> dict:
+    """`SETTINGS` with changes."""
+    return {**SETTINGS, **({} if "schedule" in changes else SOON), **changes}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def trainer(data, tmp_path):
     """Builds trainers of the same run in tmp_path / name, each as a new process would."""
 
     def build(name, board=None, checkpoint_seconds=1e9, **changes):
-        config = TrainConfig(**{**SETTINGS, "data": data, **changes})
+        config = TrainConfig.of(**settings({"data": data, **changes}))
         (tmp_path / name).mkdir(exist_ok=True)
         board = board or open_board("golden")
         return Trainer(config, board, load_dataset(data), tmp_path / name, checkpoint_seconds=checkpoint_seconds)
@@ -157,8 +164,8 @@ def test_a_full_disk_names_the_file_and_the_way_on(data, tmp_path, monkeypatch, 
 
 
 def options(data, out, /, **changes):
-    settings = {**SETTINGS, "data": data, "out": out, **changes}
-    return [text for name, value in settings.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    given = settings({"data": data, "out": out, **changes})
+    return [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def start(arguments):
@@ -294,7 +301,7 @@ def test_divergence_keeps_the_checkpoint(trainer, data, tmp_path, capsys):
         ({"fw": "1,4", "bw": "6,6"}, "--fw is (1, 4), must be 2 to 16 bits"),
         ({"fw": "3,x"}, "'3,x' is not a list of numbers"),
         ({"schedule": "static", "fw": "3,4", "bw": "6,6"}, "--schedule static takes 1 of --fw and --bw each, not 2"),
-        ({"schedule": "dynamic"}, "--schedule is 'dynamic', must be one of static, pfq"),
+        ({"schedule": "dynamic"}, "--schedule is 'dynamic', must be one of cpt, dfq, fractrain, pfq, static"),
         ({"model": "vgg"}, "--model is 'vgg', must be one of cnn-small, resnet8"),
         ({"data": "cats"}, "no data set 'cats'"),
         ({"board": "toaster"}, "toaster"),

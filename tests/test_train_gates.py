@@ -33,7 +33,7 @@ def trainer(dataset, tmp_path):
 
     def build(name, **changes):
         (tmp_path / name).mkdir(exist_ok=True)
-        config = TrainConfig(**{**SETTINGS, **changes})
+        config = TrainConfig.of(**{**SETTINGS, **changes})
         return Trainer(config, open_board("golden"), dataset, tmp_path / name, checkpoint_seconds=1e9)
 
     return build
@@ -176,7 +176,8 @@ def test_push_is_proportional_near_the_target():
         ("--switch 3,5", "--switch names 2 iterations; 4 stages take 3"),
         ("--switch 3,5,5", "--switch is (3, 5, 5), must rise from above 0"),
         ("--switch 3,5,9", "--switch 9 lies behind the end of the run, iteration 9"),
-        ("--schedule static --switch 3", "--switch needs --schedule pfq or fractrain, not static"),
+        ("--schedule static --guard 0.5", "--guard needs --schedule fractrain or pfq, not static"),
+        ("--schedule static --switch 3", "--switch needs --schedule fractrain or pfq, not static"),
         ("--indicator peak", "--indicator is 'peak', must be cross-entropy or loss"),
         ("--lr-schedule linear", "--lr-schedule is 'linear', must be one of cosine, step"),
     ],

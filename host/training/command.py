@@ -15,70 +15,21 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from host.backends import board_names, open_board
+from host.backends import open_board
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
-from host.emulation.baselines import NUMERICS
 from host.errors import AcceleratorError
 from host.interrupt import INTERRUPTED
-from host.nn.models import MODELS
 from host.training.checkpoint import Checkpoint, write_atomically
-from host.training.config import SCHEDULES, TrainConfig
+from host.training.config import TrainConfig, all_options
 from host.training.display import passing_bar, train_visibly
 from host.training.folder import CHECKPOINT, DEFAULT, SUMMARY, claim
 from host.training.report import write_report
 from host.training.summary import summarise
 from host.training.trainer import DivergedError, Trainer
-from rtl.config import PRESETS
-
-_HELP = {
-    "board": f"one of {', '.join(board_names())}",
-    "preset": "configuration of the accelerator that runs or is modelled: " + ", ".join(PRESETS),
-    "clusters": "clusters of it",
-    "device": "where the board torch computes: cpu, cuda, cuda:1, ...",
-    "data": "digits, a folder (MNIST and its kin, CIFAR-10, CIFAR-100), or an .npz file of JPEG images",
-    "subset": "part of the data set, as classes=0-4/fraction=0.5, the rest=0.5 that this leaves, or test=0.1",
-    "augment": "none, or crop-flip: random crops and flips of the training images",
-    "init_from": "folder of a run whose weights this one begins with",
-    "numerics": "device, or emulated on the host: " + ", ".join(name for name in NUMERICS if name != "device"),
-    "model": "network: " + ", ".join(MODELS),
-    "schedule": "precision schedule: " + ", ".join(SCHEDULES),
-    "fw": "forward bits of each stage, as 3,4,6,8 (of layers without a gate; of CPT the least and the most)",
-    "bw": "backward bits of each stage, as 6,6,8,8",
-    "epsilon": "PFQ: threshold of the loss indicator",
-    "alpha": "PFQ: factor of the threshold after the first and the second switch",
-    "indicator_every": "PFQ: iterations in an epoch of the indicator (0: a fiftieth of the run)",
-    "guard": "PFQ: fraction of the run after which stages not reached yet are forced (1: never)",
-    "indicator": "PFQ, FracTrain: what the indicator sees, cross-entropy or loss (with the cost of the gates)",
-    "switch": "PFQ, FracTrain: iterations in which the later stages begin, instead of the indicator",
-    "cycles": "CPT: cycles of the forward width",
-    "options": "DFQ, FracTrain: activation/gradient bits that a sample may choose for a block; 0 skips the block",
-    "weight_bits": "DFQ, FracTrain: bits of weights in blocks with a gate",
-    "cp": "DFQ, FracTrain: target of each stage, cost of the gated blocks in percent of 32 bits, as 1.8,2.2,2.6,3",
-    "beta": "DFQ, FracTrain: weight of the cost in the loss, for each percent",
-    "band": "DFQ, FracTrain: distance from the target, as a part of it, that gives the cost its full weight",
-    "allow_unreachable_cp": "DFQ, FracTrain: accept targets that no choice of options meets",
-    "epochs": "passes over the training split",
-    "batch": "samples in a batch",
-    "lr": "peak learning rate",
-    "warmup": "fraction of the run in which the learning rate rises",
-    "lr_schedule": "cosine, or step: a tenth after half and after three quarters of the run",
-    "momentum": "momentum of SGD",
-    "weight_decay": "L2 weight decay",
-    "edge_bits": "narrowest operand of the first convolution and of the last layer",
-    "seed": "seed of everything random",
-}
-
-#: What an option is by default whose default says nothing by itself.
-_UNSET = {
-    **dict.fromkeys(("fw", "bw", "cp"), "the schedule's"),
-    "preset": "zc706 where cycles are modelled, else sim",
-    "clusters": "the preset's",
-}
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -112,9 +63,10 @@ def _run(trainer: Trainer) -> int:
     """From the first batch to the report; return the exit status. Whatever ends the run leaves a checkpoint."""
     out = trainer.out
     again = f"continue with: python -m host.train --out {shlex.quote(str(out))} --resume"
-    if missed := trainer.config.out_of_reach(trainer.iterations):
+    schedule = trainer.config.schedule
+    if missed := schedule.out_of_reach(trainer.iterations):
         print(
-            f"warning: {trainer.iterations} iterations are too few for --schedule {trainer.config.schedule}: nothing "
+            f"warning: {trainer.iterations} iterations are too few for --schedule {schedule.name}: nothing "
             f"will be trained at {', '.join(missed)}; give more --epochs, a smaller --batch, or other stages",
             file=sys.stderr,
         )
@@ -144,16 +96,8 @@ def _run(trainer: Trainer) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m host.train", description=__doc__.partition("\n\n")[2])
-    for setting in fields(TrainConfig):
-        name, default = setting.name, setting.default
-        shown = _UNSET.get(name, "none" if default in ((), "") else default)
-        how: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{_HELP[name]} (default: {shown})"}
-        if isinstance(default, bool):
-            how["action"] = argparse.BooleanOptionalAction
-        else:
-            kind = _list_of(float if "float" in setting.type else int) if default == () else type(default)
-            how |= {"type": kind, "metavar": name.upper()}
-        parser.add_argument(f"--{name.replace('_', '-')}", **how)
+    for option in all_options().values():
+        option.add_to(parser)
     parser.add_argument(
         "--out",
         type=_folder,
@@ -189,25 +133,13 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError(f"is {text}, must be a number of seconds, 0 or more")
 
 
-def _list_of(kind: type) -> Callable[[str], tuple]:
-    """Reads numbers with commas between them."""
-
-    def read(text: str) -> tuple:
-        try:
-            return tuple(kind(part) for part in text.split(","))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 3,4,6,8") from None
-
-    return read
-
-
 def _settings(given: dict[str, Any], out: Path, resume: bool) -> TrainConfig:
     """The settings given, or those of the checkpoint if resuming; contradictions raise ValueError."""
     if not resume:
-        return TrainConfig(**given)
+        return TrainConfig.of(**given)
     if not (out / CHECKPOINT).exists():
         print(f"{out} holds no checkpoint yet: starting from the beginning", file=sys.stderr)
-        return TrainConfig(**given)
+        return TrainConfig.of(**given)
     return Checkpoint.read(out / CHECKPOINT).config.resumed_with(given)
 
 

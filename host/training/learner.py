@@ -22,6 +22,7 @@ from host.nn.models import build_model
 from host.nn.optim import SGD
 from host.quantise import Precision
 from host.schedules import Schedule
+from host.schedules.static import StaticSettings
 from host.training.config import TrainConfig
 from host.training.meter import Meter
 
@@ -64,9 +65,9 @@ class Learner:
             numerics = build_numerics()
             emulate(model, numerics)
             optimiser = numerics.optimiser
-        if config.gated:
+        if config.schedule.gated:
             rng = np.random.default_rng([config.seed, 5])
-            model = add_gates(model, dataset.image, config.gate_options, rng=rng)
+            model = add_gates(model, dataset.image, config.schedule.gate_options, rng=rng)
         self.model = model
         model.load_state(self.placed(model.state()))
         self.optimiser = optimiser(model, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -86,11 +87,11 @@ class Learner:
         logits = self.model.forward(self.board.place(self.dataset.normalised(codes)), context)
         loss, gradient = softmax_cross_entropy(logits, self.board.place(labels))
         step = Step(loss, _right(logits, labels))
-        if config.gated:
+        if config.schedule.gated:
             cp = self.model.cp()
-            push = cost_push(cp, schedule.cp, config.band)
-            context = replace(context, cost_weight=push * config.beta)
-            step = replace(step, cp=cp, push=push, counts=self.model.counts(), cost=push * config.beta * cp)
+            push = cost_push(cp, schedule.cp, config.schedule.band)
+            context = replace(context, cost_weight=push * config.schedule.beta)
+            step = replace(step, cp=cp, push=push, counts=self.model.counts(), cost=push * config.schedule.beta * cp)
         self.model.backward(gradient, context)
         return step
 
@@ -142,10 +143,9 @@ def static_reference(
 
     `on_part` hears how many of how many iterations are done.
     """
-    static = replace(
-        config, schedule="static", fw=(STATIC.fw,), bw=(STATIC.bw,), switch=(), cp=(), numerics="device", augment="none"
-    )
-    learner, schedule = Learner(static, board, dataset), static.build_schedule(1)
+    reference = StaticSettings(fw=(STATIC.fw,), bw=(STATIC.bw,))
+    static = replace(config, schedule=reference, numerics="device", augment="none")
+    learner, schedule = Learner(static, board, dataset), reference.build(1)
     meter, total = Meter(board), Counter()
     sizes = Counter(learner.batches)
     for done, (size, number) in enumerate(sizes.items()):

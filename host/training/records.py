@@ -4,10 +4,10 @@
 
 import json
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, get_type_hints
+from typing import Any, NotRequired, TypedDict
 
 from host.machine import Machine
-from host.training.config import TrainConfig
+from host.training.config import all_options
 from host.training.folder import METRICS, SUMMARY
 from host.training.forms import blamed_on, check
 
@@ -138,7 +138,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     with blamed_on(path):
         summary = json.loads(path.read_bytes())
         check(summary, Summary, "the summary")
-        kinds = get_type_hints(TrainConfig)
+        kinds = {option.name: option.kind for option in all_options().values()}
         for name, value in summary["config"].items():  # older runs may lack some
             check(value, kinds.get(name, Any), f"the setting {name}")
     return summary

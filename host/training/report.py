@@ -26,10 +26,12 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
     summary : the content of summary.json.
     """
     config = TrainConfig.from_json(summary["config"])
-    paths = plot_run(out, records, str(Machine(**summary["machine"])), bits=not config.gated)
-    if config.gated:
+    paths = plot_run(out, records, str(Machine(**summary["machine"])), bits=not config.schedule.gated)
+    if config.schedule.gated:
         paths.append(out / "gates.png")
-        plot_gates(paths[-1], [window for record in records for window in record["gates"]], config.gate_options)
+        plot_gates(
+            paths[-1], [window for record in records for window in record["gates"]], config.schedule.gate_options
+        )
     page = _page(config, summary, records, [path.name for path in paths])
     write_atomically(out / REPORT, page.encode())
     return [*paths, out / REPORT]
@@ -38,10 +40,6 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
 def _page(
     config: TrainConfig, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], images: Sequence[str]
 ) -> str:
-    stages = ", ".join(map(str, config.stages))
-    if config.gated:
-        targets = ", ".join(f"{target:g} %" for target in config.cp)
-        stages = f"cp {targets} of {config.options} with {config.weight_bits}-bit weights; elsewhere {stages}"
     switches = [
         (f"FW{switch['fw']}/BW{switch['bw']}" if switch["cp"] is None else f"cp {switch['cp']:g} %")
         + f" from iteration {switch['iteration']}"
@@ -50,7 +48,7 @@ def _page(
     ]
     rows = [
         ("Board", summary["board"]),
-        ("Schedule", f"{config.schedule}: {stages}"),
+        ("Schedule", f"{config.schedule.name}: {config.schedule}"),
         ("Stage switches", "; ".join(switches) or "none"),
         *([("Lengthened", _lengthened(summary["lengthened"]))] if summary["lengthened"] else []),
         ("Test accuracy", f"{summary['test_accuracy']:.2%}"),
@@ -58,7 +56,7 @@ def _page(
         ("Computational cost (32-bit MACs)", f"{summary['cc']:.4g}, at static FW8/BW8 {summary['cc_static']:.4g}"),
         ("CC saving", f"{1 - summary['cc'] / summary['cc_static']:.1%}"),
     ]
-    if config.gated:
+    if config.schedule.gated:
         rows.append(("Gates on the host (32-bit MACs)", f"{summary['cc_gates']:.4g}, not included above"))
         rows.append(("cp in the last epoch", f"{records[-1]['cp']:.3f} %"))
     if summary["ddr_bytes"] is not None:

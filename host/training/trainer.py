@@ -57,7 +57,7 @@ class Trainer:
         if self.learner.batches[-1] == 1:
             raise ValueError(f"--batch {config.batch} leaves one sample for the last batch, and batch norm needs two")
         self.iterations = config.epochs * self.batches
-        self.schedule = config.build_schedule(self.iterations)
+        self.schedule = config.schedule.build(self.iterations)
         every = -(-self.iterations // WINDOWS)
         self.steps, self.gates = StepTrace(every), GateTrace(every)
         self.progress = Progress()
@@ -134,8 +134,7 @@ class Trainer:
 
     def _observe(self, step: Step) -> None:
         """Tell the schedule what it wants to know, and note the switch that this may cause."""
-        whole = self.config.indicator == "loss"
-        if (switch := self.schedule.observe(step.loss + step.cost if whole else step.loss)) is None:
+        if (switch := self.schedule.observe(step.loss, step.cost)) is None:
             return
         self.progress.switches.append(
             {
@@ -227,7 +226,7 @@ class Trainer:
         model = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
         learner = self.learner
         with blamed_on(path):
-            if self.config.gated:
+            if self.config.schedule.gated:
                 model = learner.model.completed(model)
             learner.model.load_state(learner.placed(model))
 
