@@ -317,6 +317,7 @@ def test_jpeg_file(jpegs, tmp_path):
         ({"test_labels": None}, "holds names, .*; expected also test_labels"),
         ({"train_jpeg": np.zeros(5)}, r"train_jpeg is float64\(5,\), expected bytes"),
         ({"train_labels": np.zeros(3)}, r"train_labels is float64\(3,\), expected whole numbers"),
+        ({"names": np.array("cat")}, r"names is <U3\(\), expected the classes in one dimension"),
         ({"train_labels": np.zeros(2, int)}, "4 train_offsets for 2 labels, expected one more"),
         ({"train_labels": np.array([0, 2, 0])}, "train_labels from 0 to 2, expected 0 to 1"),
         ({"test_offsets": np.array([0, 9])}, "test_offsets run from 0 to 9, expected to rise from 0 to"),

@@ -150,9 +150,8 @@ def _digits() -> Dataset:
     """
     from sklearn.datasets import load_digits  # here, as its import takes a second
 
-    source = load_digits()
-    codes = source.images.astype(np.uint8)[:, None]
-    labels = source.target.astype(np.int64)
+    pixels, classes = load_digits(return_X_y=True)
+    codes, labels = pixels.astype(np.uint8).reshape(-1, 1, 8, 8), classes.astype(np.int64)
     rng = np.random.default_rng(0)
     test = np.zeros(len(labels), bool)
     for label in range(10):

@@ -275,10 +275,12 @@ def _jpeg_split(path: Path, prefix: str, arrays: dict[str, np.ndarray]) -> Split
         raise ValueError(
             f"{path}: {prefix}_offsets run from {ends[0]} to {ends[-1]}, expected to rise from 0 to {len(jpeg)}"
         )
-    classes = len(arrays["names"])
+    if (names := arrays["names"]).ndim != 1:
+        raise ValueError(f"{path}: names is {names.dtype}{names.shape}, expected the classes in one dimension")
+    classes = len(names)
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"{path}: {prefix}_labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
-    codes: np.ndarray | None = None
+    codes = np.empty(0, np.uint8)
     for number in range(len(labels)):
         data = jpeg[ends[number] : ends[number + 1]].tobytes()
         try:
@@ -286,7 +288,7 @@ def _jpeg_split(path: Path, prefix: str, arrays: dict[str, np.ndarray]) -> Split
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{path}: {prefix} image {number} is no JPEG of {len(data)} bytes ({error})") from None
-        if codes is None:
+        if number == 0:
             codes = np.empty((len(labels), 3, *pixels.shape[:2]), np.uint8)
         if pixels.shape[:2] != codes.shape[2:]:
             size, first = (" x ".join(map(str, shape)) for shape in (pixels.shape[:2], codes.shape[2:]))

@@ -9,6 +9,7 @@ images of another without a change, its last layer included.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Subset:
         ValueError
             If the text is no specification; the message names the condition and the forms there are.
         """
-        values: dict[str, tuple[int, ...] | float] = {}
+        values: dict[str, Any] = {}
         forms = {
             "classes": _ranges,
             "fraction": lambda value: _between(value, 1.0),

@@ -140,7 +140,8 @@ def save_checkpoint(path: Path, arrays: Mapping[str, Any], meta: Mapping[str, An
     """Write arrays of any library and JSON values to `path`, atomically."""
     stream = io.BytesIO()
     text = json.dumps({"format": FORMAT, **meta})
-    np.savez(stream, **{_META: np.array(text)}, **{name: to_numpy(array) for name, array in arrays.items()})
+    content: dict[str, Any] = {_META: np.array(text), **{name: to_numpy(array) for name, array in arrays.items()}}
+    np.savez(stream, **content)
     write_atomically(path, stream.getvalue())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from host.data.datasets import Dataset
 from host.emulation.baselines import NUMERICS
 from host.emulation.emulated import emulate
 from host.nn.float_layers import softmax_cross_entropy
-from host.nn.gated import add_gates
+from host.nn.gated import GatedNetwork, add_gates
 from host.nn.layers import Context
 from host.nn.models import build_model
 from host.nn.optim import SGD
@@ -33,25 +33,31 @@ EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one pass over a batch gave.
+class Choice:
+    """What the gates chose for a batch.
 
     Attributes
     ----------
-    loss : mean cross-entropy.
-    correct : right answers.
-    cp : cost of the gates' choice in percent; None without gates, and so the rest.
+    cp : its cost in percent, and `target` what it is to be.
     push : see `cost_push`.
     counts : samples by block and option.
-    cost : what the gates' choice adds to the loss.
+    cost : what it adds to the loss.
     """
+
+    cp: float
+    target: float
+    push: float
+    counts: dict[str, list[int]]
+    cost: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass over a batch gave: mean cross-entropy, right answers, and with gates their choice."""
 
     loss: float
     correct: int
-    cp: float | None = None
-    push: float = 0.0
-    counts: dict[str, list[int]] | None = None
-    cost: float = 0.0
+    choice: Choice | None = None
 
 
 class Learner:
@@ -74,7 +80,7 @@ class Learner:
         self.augmentation = Augmentation(config.seed, len(dataset.train)) if config.augment == "crop-flip" else None
         self.noise = np.random.default_rng([config.seed, 2])
 
-    def placed(self, arrays: dict[str, Array]) -> dict[str, Array]:
+    def placed(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """The arrays where the host computes for the board."""
         return {name: self.board.place(array) for name, array in arrays.items()}
 
@@ -86,14 +92,17 @@ class Learner:
         labels = train.labels[index]
         logits = self.model.forward(self.board.place(self.dataset.normalised(codes)), context)
         loss, gradient = softmax_cross_entropy(logits, self.board.place(labels))
-        step = Step(loss, _right(logits, labels))
-        if config.schedule.gated:
+        choice = None
+        if isinstance(self.model, GatedNetwork):
+            target = schedule.cp
+            assert target is not None, "a schedule for gates has a target"
             cp = self.model.cp()
-            push = cost_push(cp, schedule.cp, config.schedule.band)
-            context = replace(context, cost_weight=push * config.schedule.beta)
-            step = replace(step, cp=cp, push=push, counts=self.model.counts(), cost=push * config.schedule.beta * cp)
+            push = cost_push(cp, target, config.schedule.band)
+            weight = push * config.schedule.beta
+            context = replace(context, cost_weight=weight)
+            choice = Choice(cp, target, push, self.model.counts(), weight * cp)
         self.model.backward(gradient, context)
-        return step
+        return Step(loss, _right(logits, labels), choice)
 
     def accuracy(
         self, precision: Precision, stop: Callable[[], bool], on_part: Callable[[int, int], None]

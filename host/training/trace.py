@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.quantise import Precision
-from host.training.learner import Step
+from host.training.learner import Choice, Step
 from host.training.records import GateWindow, Window
 
 
@@ -90,13 +90,13 @@ class GateTrace(Trace):
     over_samples = ("cp",)
     over_steps = ("push",)
 
-    def add(self, iteration: int, samples: int, step: Step, target: float) -> None:
-        """Take the step that ended with `iteration`."""
-        window: GateWindow = self._window(target=target)
-        window["cp"] += step.cp * samples
-        window["push"] += step.push
+    def add(self, iteration: int, samples: int, choice: Choice) -> None:
+        """Take what was chosen in the step that ended with `iteration`."""
+        window: GateWindow = self._window(target=choice.target)
+        window["cp"] += choice.cp * samples
+        window["push"] += choice.push
         counts = window.setdefault("counts", {})
-        for name, row in step.counts.items():
+        for name, row in choice.counts.items():
             counts[name] = [a + b for a, b in zip(counts.get(name, [0] * len(row)), row, strict=True)]
         self._count(iteration, samples)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from host.board import Board
 from host.data.datasets import Dataset
+from host.nn.gated import GatedNetwork
 from host.nn.optim import LR_SCHEDULES
 from host.quantise import Precision
 from host.training.checkpoint import Checkpoint, Progress, load_checkpoint, write_atomically
@@ -26,7 +27,7 @@ from host.training.config import TrainConfig
 from host.training.folder import CHECKPOINT, METRICS, remove_results
 from host.training.forms import blamed_on, check
 from host.training.learner import Learner, Step
-from host.training.meter import COUNTERS, Meter
+from host.training.meter import Meter
 from host.training.records import Lengthening, Record
 from host.training.trace import GateTrace, StepTrace, mean_cp
 
@@ -113,7 +114,7 @@ class Trainer:
         """One iteration; return its loss and precision."""
         config, progress = self.config, self.progress
         index = order[progress.batch * config.batch : (progress.batch + 1) * config.batch]
-        precision, target = self.schedule.precision, self.schedule.cp
+        precision = self.schedule.precision
         with self._divergence_explained():
             step = self.learner.gradients(index, progress.epoch, self.schedule)
             if not math.isfinite(step.loss):
@@ -127,14 +128,15 @@ class Trainer:
         progress.correct += step.correct
         self._meter.add_to(progress.train)
         self.steps.add(progress.iteration, len(index), step, precision, progress.train.get("cycles"))
-        if step.cp is not None:
-            self.gates.add(progress.iteration, len(index), step, target)
+        if step.choice:
+            self.gates.add(progress.iteration, len(index), step.choice)
         self._observe(step)
         return step.loss, precision
 
     def _observe(self, step: Step) -> None:
         """Tell the schedule what it wants to know, and note the switch that this may cause."""
-        if (switch := self.schedule.observe(step.loss, step.cost)) is None:
+        cost = step.choice.cost if step.choice else 0.0
+        if (switch := self.schedule.observe(step.loss, cost)) is None:
             return
         self.progress.switches.append(
             {
@@ -169,23 +171,26 @@ class Trainer:
         """Add the line of metrics.jsonl and begin the next epoch."""
         progress, samples = self.progress, len(self.dataset.train)
         used = {name: total - progress.epoch_start.get(name, 0) for name, total in progress.train.items()}
-        precision, gates = self.schedule.precision, self.gates.take()
-        progress.records.append(
-            {
-                "epoch": progress.epoch,
-                "iteration": progress.iteration,
-                "loss": progress.loss_sum / samples,
-                "train_accuracy": progress.correct / samples,
-                "test_accuracy": test_accuracy,
-                "fw": precision.fw,
-                "bw": precision.bw,
-                **{name: used.get(name) for name in COUNTERS},
-                "stage_switches": [switch for switch in progress.switches if switch["epoch"] == progress.epoch],
-                "seconds": progress.seconds,
-                "windows": self.steps.take(),
-                **({"cp": mean_cp(gates), "gates": gates} if gates else {}),
-            }
-        )
+        precision = self.schedule.precision
+        record: Record = {
+            "epoch": progress.epoch,
+            "iteration": progress.iteration,
+            "loss": progress.loss_sum / samples,
+            "train_accuracy": progress.correct / samples,
+            "test_accuracy": test_accuracy,
+            "fw": precision.fw,
+            "bw": precision.bw,
+            "cycles": used.get("cycles"),
+            "macs": used.get("macs"),
+            "bit_macs": used.get("bit_macs"),
+            "ddr_bytes": used.get("ddr_bytes"),
+            "stage_switches": [switch for switch in progress.switches if switch["epoch"] == progress.epoch],
+            "seconds": progress.seconds,
+            "windows": self.steps.take(),
+        }
+        if gates := self.gates.take():
+            record["cp"], record["gates"] = mean_cp(gates), gates
+        progress.records.append(record)
         progress.epoch += 1
         progress.batch, progress.loss_sum, progress.correct = 0, 0.0, 0
         progress.epoch_start = dict(progress.train)
@@ -226,7 +231,7 @@ class Trainer:
         model = {name.removeprefix("model/"): array for name, array in arrays.items() if name.startswith("model/")}
         learner = self.learner
         with blamed_on(path):
-            if self.config.schedule.gated:
+            if isinstance(learner.model, GatedNetwork):
                 model = learner.model.completed(model)
             learner.model.load_state(learner.placed(model))
 
