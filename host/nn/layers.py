@@ -178,7 +178,7 @@ class Residual(Layer):
 
 
 class ProductLayer(Layer):
-    """A layer whose product of input and weight runs on the board; a bias, where there is one, is added on the host.
+    """A layer whose product of input and weight runs on the board; a bias of features (N, M) is added on the host.
 
     Forward multiplies Q_f(x) x Q_f(w). Backward rounds dy once, stochastically, to `bw` bits and multiplies the same
     codes with the codes of w (input gradient) and of x (weight gradient): FracTrain, section 3.1.
