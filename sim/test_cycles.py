@@ -21,8 +21,9 @@ def board():
 def full_range(rng, shape, bits, signed):
     """Random codes; every plane has a set bit."""
     tensor = random_tensor(rng, shape, bits, signed)
-    tensor.codes.flat[:2] = tensor.range
-    return tensor
+    codes = tensor.codes.copy()
+    codes.flat[:2] = tensor.range
+    return QTensor(codes, bits, signed)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
