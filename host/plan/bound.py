@@ -156,7 +156,7 @@ class Bound:
         table = next((operand.table for operand in self._operands.values() if operand.table is not None), None)
         part = form.unpack(self._board.get(region.address, form.nbytes), table)
         if part.shape == self.plan.shape and len(self.plan.nodes) == 1:
-            self._whole = part.astype(np.int64)
+            self._whole = part
             return
         if self._whole is None:
             self._whole = np.zeros(self.plan.shape, np.int64)

@@ -195,11 +195,11 @@ class Sums:
         return self.samples * self.sample_bytes
 
     def unpack(self, raw: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-        """The integers (groups, rows, positions) of the part; `table` is that of all images, which may skip some."""
+        """The integers, int64 (groups, rows, positions), of the part; `table` is that of all images, which may skip some."""
         groups, rows, positions = self.shape
         results = unpack_results(raw, self.samples, self.row_blocks, self.tile_rows, self.out_bytes)[:, :rows]
         split = results.reshape(groups, self.chunks, self.k_parts, rows, self.width)
-        summed = split[:, :, 0] if self.k_parts == 1 else split.sum(axis=2, dtype=np.int64)
+        summed = split[:, :, 0] if self.k_parts == 1 else split.sum(axis=2)
         whole = summed.transpose(0, 2, 1, 3).reshape(groups, rows, -1)[..., :positions]
         if self.table is None:
             return whole

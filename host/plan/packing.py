@@ -106,6 +106,8 @@ def pack_stationary(lanes: np.ndarray, bits: int, tile_rows: int, row_blocks: in
 
 
 def unpack_results(raw: np.ndarray, samples: int, row_blocks: int, tile_rows: int, out_bytes: int) -> np.ndarray:
-    """Results of `out_bytes` bytes in `raw` (uint8): a copy (samples, row_blocks * tile_rows, positions)."""
-    results = raw.view(f"<i{out_bytes}").reshape(samples, row_blocks, -1, tile_rows)
-    return results.transpose(0, 1, 3, 2).reshape(samples, row_blocks * tile_rows, -1)
+    """Results of `out_bytes` bytes in `raw` (uint8): int64 (samples, row_blocks * tile_rows, positions)."""
+    stored = raw.view(f"<i{out_bytes}").reshape(samples, row_blocks, -1, tile_rows)
+    results = np.empty((samples, row_blocks, tile_rows, stored.shape[2]), np.int64)
+    results[...] = stored.transpose(0, 1, 3, 2)
+    return results.reshape(samples, row_blocks * tile_rows, -1)
