@@ -14,12 +14,15 @@ from host import QTensor, open_board, ops
 from host.backends.golden import GoldenBoard
 from host.backends.modelled import Modelled
 from host.cycles.model import CycleModel
+from host.nn.layers import Context
+from host.nn.models import build_model
 from host.operand import Operand
 from host.plan import products, sums
 from host.plan.bound import Bound
 from host.plan.memory import Memory, NoRoom
 from host.plan.plan import Spec, Target
 from host.qtensor import Run
+from host.quantise import Precision
 from rtl.config import AcceleratorConfig
 
 CONFIG = AcceleratorConfig.preset("tiny")
@@ -155,6 +158,17 @@ def test_a_tensor_is_written_once_for_each_format(rng):
     g = random_tensor(rng, (3, 7, 9, 9), 6, True)
     backward = written(board, lambda: ops.conv2d_input_grad(board, g, w, x.shape))
     assert written(board, lambda: ops.conv2d_input_grad(board, g, w, x.shape)) == 0 < backward
+
+
+def test_an_evaluation_writes_weights_once(rng):
+    board = board_of(1 << 22)
+    model = build_model("resnet8", (3, 8, 8), 10, seed=0, edge_bits=8)
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    context = Context(board, Precision(4, 6), training=False)
+    first, second, third = (written(board, lambda: model.forward(x, context)) for _ in range(3))
+    assert first > second == third > 0
+    board.memory.clear()
+    assert written(board, lambda: model.forward(x, context)) == first
 
 
 def test_mixed_batches_stay_as_well(rng):

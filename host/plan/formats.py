@@ -195,7 +195,7 @@ class Sums:
         return self.samples * self.sample_bytes
 
     def unpack(self, raw: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-        """The integers, int64 (groups, rows, positions), of the part; `table` is that of all images, which may skip some."""
+        """The part in int64 (groups, rows, positions); `table` is that of all images, which may skip some."""
         groups, rows, positions = self.shape
         results = unpack_results(raw, self.samples, self.row_blocks, self.tile_rows, self.out_bytes)[:, :rows]
         split = results.reshape(groups, self.chunks, self.k_parts, rows, self.width)
