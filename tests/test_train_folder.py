@@ -1,5 +1,6 @@
 """The folder of a run: nobody loses one, and nobody shares one."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from host.train import INTERRUPTED, main
+from host.training import checkpoint
 from host.training.checkpoint import load_checkpoint
 from host.training.folder import LOCK, RESULTS, Claim, FolderInUseError, claim
 
@@ -83,6 +85,23 @@ def test_replacing_leaves_nothing_of_the_old_run(old, finished):
     assert json.loads((old / "summary.json").read_text())["seed"] == 1
     assert content(old).keys() == finished.keys()
     assert "gates.png" not in finished
+
+
+def test_a_beginning_cut_short_loses_nothing(old, finished, monkeypatch, capsys):
+    """Where even the first checkpoint of a new run cannot be written, the old one is still there."""
+
+    def fail(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+    assert main([*SHORT, "--seed", "1", "--replace", "--out", str(old)]) == 1
+    assert "No space left on device: " in capsys.readouterr().err
+    monkeypatch.undo()
+    assert not (old / "summary.json").exists()
+    assert main([*SHORT, "--resume", "--out", str(old)]) == 0
+    again = content(old)
+    assert again.keys() == finished.keys()
+    assert all(again[name] == finished[name] for name in ("summary.json", "metrics.jsonl", "report.md"))
 
 
 def test_a_run_begins_in_place_of_the_one_whose_weights_it_takes(old):

@@ -74,6 +74,9 @@ class Claim:
             raise FolderInUseError(
                 f"{self.folder} is in use by {owner}; wait for its end, or choose another --out"
             ) from None
+        except OSError as error:  # a file system without locks
+            self._file.close()
+            raise OSError(error.errno, error.strerror, str(path)) from None
         try:
             is_current = os.path.samestat(os.fstat(self._file.fileno()), path.stat())
         except FileNotFoundError:
