@@ -208,23 +208,23 @@ class VerilatedTransport:
 
     # Registers ------------------------------------------------------------------------------------------------------
 
-    def csr_read(self, addr: int) -> int:
+    def csr_read(self, address: int) -> int:
         value = ctypes.c_uint32()
-        self._check(self._library.harness_csr_read(self._open(), addr, ctypes.byref(value)), "read", addr)
+        self._check(self._library.harness_csr_read(self._open(), address, ctypes.byref(value)), "read", address)
         return value.value
 
-    def csr_write(self, addr: int, value: int) -> None:
-        self._check(self._library.harness_csr_write(self._open(), addr, int(value)), "write", addr)
+    def csr_write(self, address: int, value: int) -> None:
+        self._check(self._library.harness_csr_write(self._open(), address, int(value)), "write", address)
 
     # Memory ---------------------------------------------------------------------------------------------------------
 
-    def memory_write(self, addr: int, data: np.ndarray) -> None:
+    def memory_write(self, address: int, data: np.ndarray) -> None:
         raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        self._range(addr, raw.size)[:] = raw
+        self._range(address, raw.size)[:] = raw
 
-    def memory_read(self, addr: int, nbytes: int) -> np.ndarray:
+    def memory_read(self, address: int, nbytes: int) -> np.ndarray:
         """A copy of `nbytes` bytes, dtype uint8."""
-        return self._range(addr, nbytes).copy()
+        return self._range(address, nbytes).copy()
 
     # Time -----------------------------------------------------------------------------------------------------------
 
@@ -259,11 +259,11 @@ class VerilatedTransport:
 
     # Tests ----------------------------------------------------------------------------------------------------------
 
-    def inject_fault(self, kind: str, addr: int, nbytes: int = 8, resp: int = SLVERR) -> None:
+    def inject_fault(self, kind: str, address: int, nbytes: int = 8, resp: int = SLVERR) -> None:
         """Answers the next `"read"` or `"write"` burst that touches the range with `resp`; it does nothing else."""
         if kind not in ("read", "write") or resp not in (SLVERR, DECERR):
             raise ValueError(f"kind is {kind!r} and resp {resp}, must be 'read' or 'write' and SLVERR or DECERR")
-        self._library.harness_fault(self._open(), kind == "write", addr, nbytes, resp)
+        self._library.harness_fault(self._open(), kind == "write", address, nbytes, resp)
 
     def close(self) -> None:
         """Frees the model and its memory; ends the waveform. May be called again."""
@@ -291,17 +291,17 @@ class VerilatedTransport:
             raise RuntimeError("the simulation is closed")
         return self._handle
 
-    def _range(self, addr: int, nbytes: int) -> np.ndarray:
+    def _range(self, address: int, nbytes: int) -> np.ndarray:
         self._open()
-        if addr < 0 or nbytes < 0 or addr + nbytes > self.memory_bytes:
-            raise ValueError(f"bytes {addr}..{addr + nbytes} are outside the DDR of {self.memory_bytes} bytes")
-        return self._memory[addr : addr + nbytes]
+        if address < 0 or nbytes < 0 or address + nbytes > self.memory_bytes:
+            raise ValueError(f"bytes {address}..{address + nbytes} are outside the DDR of {self.memory_bytes} bytes")
+        return self._memory[address : address + nbytes]
 
-    def _check(self, response: int, what: str, addr: int) -> None:
+    def _check(self, response: int, what: str, address: int) -> None:
         self._violation()
         if response:
             outcome = "was not answered" if response < 0 else f"met AXI response {response}"
-            raise RuntimeError(f"register {what} at 0x{addr:03x} {outcome}")
+            raise RuntimeError(f"register {what} at 0x{address:03x} {outcome}")
 
     def _violation(self) -> None:
         if text := self._library.harness_violation(self._handle):

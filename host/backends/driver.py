@@ -42,21 +42,27 @@ class Transport(Protocol):
 
     def csr_read(self, address: int) -> int:
         """The 32-bit register at byte address `address`."""
+        ...
 
     def csr_write(self, address: int, value: int) -> None:
         """Write a 32-bit register."""
+        ...
 
     def memory_write(self, address: int, data: np.ndarray) -> None:
         """Copy `data` (uint8) into the memory."""
+        ...
 
     def memory_read(self, address: int, nbytes: int) -> np.ndarray:
         """Bytes of the memory, uint8."""
+        ...
 
     def wait(self) -> object:
         """Return when the interrupt is raised. Raises TimeoutError when the transport's own patience is at an end."""
+        ...
 
     def close(self) -> None:
         """Release what the transport holds."""
+        ...
 
 
 class RegisterBoard(MemoryBoard):
@@ -96,7 +102,8 @@ class RegisterBoard(MemoryBoard):
                 f"board {self.name!r} has version {version >> 16}.{version & 0xFFFF}, "
                 f"this host drives {VERSION >> 16}.x"
             )
-        words = tuple(self._transport.csr_read(address) for address in (CSR.CONFIG0, CSR.CONFIG1, CSR.CONFIG2))
+        read = self._transport.csr_read
+        words = (read(CSR.CONFIG0), read(CSR.CONFIG1), read(CSR.CONFIG2))
         try:
             self.config = config_from_words(words)
         except ValueError as error:

@@ -56,14 +56,18 @@ class MemoryBoard(Board):
             If a descriptor is refused or meets a bus error. The board has been reset and runs later work.
         """
 
-    @cached_property
+    @property
     def target(self) -> Target:
         """What plans for this board are made for."""
         return Target(self.config, self.memory_bytes)
 
-    @cached_property
+    @property
     def memory(self) -> Memory:
         """Who lies where."""
+        return self._addresses
+
+    @cached_property
+    def _addresses(self) -> Memory:
         return Memory(RESERVED_BYTES, self.target.end, self.target.burst_bytes)
 
     def put(self, address: int, data: np.ndarray) -> None:

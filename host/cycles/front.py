@@ -109,6 +109,7 @@ class Front:
         now = 0  # fetch sees a descriptor that is not fetched yet
         for index, d in enumerate(self._descriptors):
             last = yield now + 1, 0, DESCRIPTOR_BYTES // BEAT_BYTES
+            assert last is not None  # every read is answered
             now = last + RECEIVED + 1 + CHECKED  # FENCE
             if d.flags & Flag.FENCE:
                 while (done := self._completed(index)) is None:

@@ -90,9 +90,12 @@ class CycleModel:
     def _table_bytes(d: Descriptor, tables: Tables | None) -> tuple[bytes, bytes]:
         """The precision bytes that a descriptor looks up: those of the samples, and that of the stationary operand."""
         named = [(Flag.STREAM_TABLE, d.stream_table, d.samples), (Flag.STATIONARY_TABLE, d.stationary_table, 1)]
-        if tables is None and d.flags & (Flag.STREAM_TABLE | Flag.STATIONARY_TABLE):
-            raise ValueError("the program names precision tables, so their bytes are needed")
-        stream, stationary = (tables(address, count) if d.flags & flag else b"" for flag, address, count in named)
+        found = []
+        for flag, address, count in named:
+            if d.flags & flag and tables is None:
+                raise ValueError("the program names precision tables, so their bytes are needed")
+            found.append(tables(address, count) if tables is not None and d.flags & flag else b"")
+        stream, stationary = found
         return stream, stationary
 
     def _key(self, d: Descriptor) -> tuple[int, ...]:

@@ -23,17 +23,27 @@ from rtl.isa import Descriptor
 class Device(Protocol):
     """What a plan needs of a board: its memory, and descriptors run."""
 
-    target: Target
-    memory: Memory
+    @property
+    def target(self) -> Target:
+        """The accelerator that it is."""
+        ...
+
+    @property
+    def memory(self) -> Memory:
+        """Who lies where."""
+        ...
 
     def put(self, address: int, data: np.ndarray) -> None:
         """Write bytes of an operand."""
+        ...
 
     def get(self, address: int, nbytes: int) -> np.ndarray:
         """Read bytes of a result."""
+        ...
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
         """Execute descriptors and return when all have completed."""
+        ...
 
 
 class Bound:
@@ -114,7 +124,7 @@ class Bound:
             self._place(node)
         self._board.run([self._relocated(descriptor, node) for descriptor in node.descriptors])
         for number in node.writes:
-            self._collect(self.plan.tensors[number].format, self._regions[number])
+            self._collect(self.plan.tensors[number], self._regions[number])
         self._give_back()
 
     def _place(self, node: Node) -> None:
@@ -141,6 +151,7 @@ class Bound:
         form = tensor.format
         if isinstance(form, Table):
             return form.pack(operand.table)
+        assert not isinstance(form, Sums)
         made = (tensor.name, form.arrange)
         if made not in self._arranged:
             self._arranged[made] = apply(form.arrange, operand.narrow())
@@ -151,8 +162,10 @@ class Bound:
         moved = {field: getattr(descriptor, field) + self._regions[number].address for field, number in node.bases}
         return replace(descriptor, **moved)
 
-    def _collect(self, form: Sums, region: Region) -> None:
+    def _collect(self, tensor: Tensor, region: Region) -> None:
         """Read results and add them to what there is of the whole."""
+        form = tensor.format
+        assert isinstance(form, Sums)
         table = next((operand.table for operand in self._operands.values() if operand.table is not None), None)
         part = form.unpack(self._board.get(region.address, form.nbytes), table)
         if part.shape == self.plan.shape and len(self.plan.nodes) == 1:

@@ -65,6 +65,7 @@ def plan_flat(draft: Draft, matrix: Source, vectors: Source, *, mixed: bool = Fa
 
     def footprint(part_groups: int, part_count: int, part_rows: int, part_channels: int) -> float:
         tiling = flat_tiling(config, precision, part_groups, part_count, part_channels, part_rows, split_k)
+        assert tiling is not None  # the smallest tile fits, and so does one of any size
         samples = part_groups * tiling.chunks
         if samples > MAX_SIZE:
             return inf
@@ -88,6 +89,7 @@ def _add_round(draft: Draft, precision: Precision, matrix: Source, vectors: Sour
     some_groups, some_vectors, some_rows, some_channels = part
     groups, count, rows, channels = (stop - start for start, stop in part)
     tiling = flat_tiling(config, precision, groups, count, channels, rows, not mixed)
+    assert tiling is not None  # every size has one that fits
     chunks, width, k_parts = tiling.chunks, tiling.width, tiling.k_parts
     samples, needed = groups * chunks, ceil_div(rows, config.rows)
     blocks = tiling.covered(needed)

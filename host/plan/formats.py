@@ -54,8 +54,10 @@ class Table:
     def nbytes(self) -> int:
         return prod(sizes(self.part)) * self.chunks
 
-    def pack(self, table: np.ndarray) -> np.ndarray:
-        """uint8 (samples,) of the bits of all images, uint8 (N,)."""
+    def pack(self, table: np.ndarray | None) -> np.ndarray:
+        """uint8 (samples,) of the bits of all images, uint8 (N,). Raises ValueError if there is no table."""
+        if table is None:
+            raise ValueError("samples that differ in width need a table of their widths")
         return np.repeat(cut(np.repeat(table, self.patches), self.part), self.chunks)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from weakref import ref
 
@@ -69,7 +69,7 @@ class Memory:
         region = self._kept.pop((id(owner), key), None)
         if region is None:
             return None
-        if region.owner() is not owner:  # another object, gone since, had the same id
+        if region.owner is None or region.owner() is not owner:  # another object, gone since, had the same id
             return None
         self._kept[id(owner), key] = region
         region.users += 1
@@ -97,7 +97,7 @@ class Memory:
         """Bytes of regions whose owners are alive."""
         return sum(region.nbytes for region in self._regions if region.owner is not None and region.owner() is not None)
 
-    def _drop(self, unwanted) -> None:
+    def _drop(self, unwanted: Callable[[Region], bool]) -> None:
         gone = [region for region in self._regions if unwanted(region)]
         if gone:
             self._regions = [region for region in self._regions if not unwanted(region)]

@@ -46,7 +46,7 @@ def conv2d_flat(x: Operand, w: Operand, stride: int, padding: int) -> int:
     kernel = w.shape[2:]
     size = out_size(x.shape[2:], kernel, stride, padding)
     images = _padded(x.sums(1), padding)
-    under_windows = sum(images[:, rows, columns] for rows, columns in taps(kernel, size, stride))
+    under_windows = np.sum([images[:, rows, columns] for rows, columns in taps(kernel, size, stride)], axis=0)
     return min(conv2d_window(x, w), _most(under_windows) * w.largest)
 
 

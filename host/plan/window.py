@@ -126,6 +126,7 @@ def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _
     best, best_cycles = whole, inf
     if whole.footprint(*smallest) <= room:
         tiling = whole.tiling(min(n, MAX_SIZE), rows, channels)
+        assert tiling is not None  # the footprint was finite
         if tiling.row_blocks << tiling.log2_row_parts >= ceil_div(rows, config.rows):
             return whole  # every image is read once already
         best_cycles = whole.cycles(n, rows, channels)
@@ -153,6 +154,7 @@ def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: P
     height, width = form.size
     words, needed = ceil_div(channels, WORD_CHANNELS), ceil_div(rows, config.rows)
     tiling = form.tiling(n, rows, channels)
+    assert tiling is not None  # its footprint was finite
     blocks = tiling.covered(needed)
 
     table = Table(patches, (chosen,)) if patches else None
