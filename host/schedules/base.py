@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from host.options import Checked, option
 from host.quantise import Precision
 from rtl.config import MAX_BITS
+
+if TYPE_CHECKING:
+    from host.schedules.gated import GatedSettings
 
 #: Settings of every schedule by its name on the command line; `Settings` registers its subclasses here.
 SCHEDULES: dict[str, type[Settings]] = {}
@@ -35,6 +38,7 @@ class Schedule(Protocol):
     @property
     def precision(self) -> Precision:
         """The precision of the next step; of layers without a gate, where samples choose their own."""
+        ...
 
     @property
     def cp(self) -> float | None:
@@ -48,6 +52,7 @@ class Schedule(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, as JSON values."""
+        ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`."""
@@ -72,8 +77,6 @@ class Settings(Checked, ABC):
     STAGES: ClassVar[tuple[Precision, ...]] = (Precision(8, 8),)
     #: How many widths `fw` and `bw` name; None for any number.
     WIDTHS: ClassVar[int | None] = None
-    #: Whether samples choose the precision of each block for themselves, see `GatedSettings`.
-    gated: ClassVar[bool] = False
 
     fw: tuple[int, ...] = option((), "forward bits of each stage, as 3,4,6,8", "the schedule's")
     bw: tuple[int, ...] = option((), "backward bits of each stage, as 6,6,8,8", "the schedule's")
@@ -105,6 +108,11 @@ class Settings(Checked, ABC):
     def stages(self) -> tuple[Precision, ...]:
         """The precision of each stage."""
         return tuple(Precision(fw, bw) for fw, bw in zip(self.fw, self.bw, strict=True))
+
+    @property
+    def gates(self) -> GatedSettings | None:
+        """What samples choose from that choose the precision of each block for themselves; None if they do not."""
+        return None
 
     @property
     def targets(self) -> tuple[float | None, ...]:

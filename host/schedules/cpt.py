@@ -52,4 +52,5 @@ class CPTSettings(Settings, name="cpt"):
         self.require(self.cycles >= 1, "cycles", "at least 1")
 
     def build(self, total: int) -> PlannedSchedule:
-        return PlannedSchedule(cyclic_stages(*self.stages, self.cycles, total))
+        low, high = self.stages
+        return PlannedSchedule(cyclic_stages(low, high, self.cycles, total))

@@ -19,7 +19,6 @@ class GatedSettings(Settings):
     of 128.
     """
 
-    gated = True
     WIDTHS = 1
     #: Targets unless `cp` is given.
     TARGETS: ClassVar[tuple[float, ...]]
@@ -54,6 +53,10 @@ class GatedSettings(Settings):
                     f"{self.weight_bits} the cost is {min(costs):.4g} to {max(costs):.4g} percent; choose a target "
                     f"between, or give --allow-unreachable-cp to stay at the nearest"
                 )
+
+    @property
+    def gates(self) -> GatedSettings:
+        return self
 
     @property
     def gate_options(self) -> tuple[Option, ...]:

@@ -82,7 +82,7 @@ class TrainConfig(Checked):
         require(self.numerics in NUMERICS, "numerics", "one of " + ", ".join(NUMERICS))
         emulates = not find(self.board).counts_cycles
         require(emulates or self.numerics == "device", "numerics", "device on boards that count cycles")
-        if self.schedule.gated and self.numerics != "device":
+        if self.schedule.gates and self.numerics != "device":
             raise ValueError(f"--schedule {self.schedule.name} needs --numerics device, not {self.numerics}")
         require(self.model in MODELS, "model", "one of " + ", ".join(MODELS))
         require(self.epochs >= 1, "epochs", "at least 1")

@@ -71,9 +71,9 @@ class Learner:
             numerics = build_numerics()
             emulate(model, numerics)
             optimiser = numerics.optimiser
-        if config.schedule.gated:
+        if gates := config.schedule.gates:
             rng = np.random.default_rng([config.seed, 5])
-            model = add_gates(model, dataset.image, config.schedule.gate_options, rng=rng)
+            model = add_gates(model, dataset.image, gates.gate_options, rng=rng)
         self.model = model
         model.load_state(self.placed(model.state()))
         self.optimiser = optimiser(model, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -93,12 +93,13 @@ class Learner:
         logits = self.model.forward(self.board.place(self.dataset.normalised(codes)), context)
         loss, gradient = softmax_cross_entropy(logits, self.board.place(labels))
         choice = None
-        if isinstance(self.model, GatedNetwork):
+        gates = config.schedule.gates
+        if gates and isinstance(self.model, GatedNetwork):
             target = schedule.cp
             assert target is not None, "a schedule for gates has a target"
             cp = self.model.cp()
-            push = cost_push(cp, target, config.schedule.band)
-            weight = push * config.schedule.beta
+            push = cost_push(cp, target, gates.band)
+            weight = push * gates.beta
             context = replace(context, cost_weight=weight)
             choice = Choice(cp, target, push, self.model.counts(), weight * cp)
         self.model.backward(gradient, context)

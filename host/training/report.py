@@ -26,12 +26,10 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
     summary : the content of summary.json.
     """
     config = TrainConfig.from_json(summary["config"])
-    paths = plot_run(out, records, str(Machine(**summary["machine"])), bits=not config.schedule.gated)
-    if config.schedule.gated:
+    paths = plot_run(out, records, str(Machine(**summary["machine"])), bits=config.schedule.gates is None)
+    if gates := config.schedule.gates:
         paths.append(out / "gates.png")
-        plot_gates(
-            paths[-1], [window for record in records for window in record["gates"]], config.schedule.gate_options
-        )
+        plot_gates(paths[-1], [window for record in records for window in record["gates"]], gates.gate_options)
     page = _page(config, summary, records, [path.name for path in paths])
     write_atomically(out / REPORT, page.encode())
     return [*paths, out / REPORT]
@@ -56,7 +54,7 @@ def _page(
         ("Computational cost (32-bit MACs)", f"{summary['cc']:.4g}, at static FW8/BW8 {summary['cc_static']:.4g}"),
         ("CC saving", f"{1 - summary['cc'] / summary['cc_static']:.1%}"),
     ]
-    if config.schedule.gated:
+    if config.schedule.gates:
         rows.append(("Gates on the host (32-bit MACs)", f"{summary['cc_gates']:.4g}, not included above"))
         rows.append(("cp in the last epoch", f"{records[-1]['cp']:.3f} %"))
     if summary["ddr_bytes"] is not None:

@@ -56,7 +56,7 @@ def summarise(
 
 def _gate_cc(config: TrainConfig, dataset: Dataset, epochs: int) -> float:
     """32-bit MACs of the gates over the run; they compute in floating point."""
-    if not config.schedule.gated:
+    if (gates := config.schedule.gates) is None:
         return 0.0
     products = network(config.model, dataset.image, dataset.classes)
-    return gate_cc(products, len(config.schedule.gate_options)) * len(dataset.train) * epochs
+    return gate_cc(products, len(gates.gate_options)) * len(dataset.train) * epochs
