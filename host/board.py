@@ -6,8 +6,10 @@ with a memory runs descriptors (`host.backends.memory`), others compute straight
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import index
 from typing import Any
 
@@ -29,6 +31,8 @@ class Board(ABC):
     config : parameters of the accelerator; of one that does not run there, those to compute its cost with.
     memory_bytes : size of its memory, or of that accelerator's.
     macs, bit_macs : work charged so far, in multiply-accumulates and in MACs * bits * bits.
+    stand_in_seconds : time that passed so far in the place of the accelerator: running, simulating or modelling it, or
+        computing its products. All other time of a training step is the host's.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Board(ABC):
     memory_bytes: int = 1 << 28
     macs: int = 0
     bit_macs: int = 0
+    stand_in_seconds: float = 0.0
     #: Whether cycles and bytes come from a model and not from running the accelerator.
     modelled = False
     #: Whether the board is much faster than a model that follows every tile of its work.
@@ -66,6 +71,15 @@ class Board(ABC):
         macs = index(macs)  # the account stays one of Python's integers, whatever sizes were given
         self.macs += macs
         self.bit_macs += macs * bits_a * bits_b
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Add the time until the end of the block to `stand_in_seconds`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stand_in_seconds += time.monotonic() - started
 
     def release(self, tensor: QTensor) -> None:  # noqa: B027
         """Forget what the board keeps of a tensor, if anything; a tensor that is gone is forgotten anyway."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from references import random_tensor
 
 from host import backends, open_board, ops
 from host.backends import registry
+from host.qtensor import QTensor
 from host.training.config import TrainConfig
 
 #: All that a new backend needs: how it computes, and its registration.
@@ -75,3 +77,14 @@ def test_every_listed_board_opens():
 def test_a_name_is_given_once():
     with pytest.raises(ValueError, match="there is a board 'golden' already"):
         registry.register(backends.find("golden"))
+
+
+@pytest.mark.parametrize("name", ["golden", "golden+cycles"])
+def test_time_in_the_place_of_the_accelerator_is_told_apart(name):
+    board = open_board(name)
+    started = time.monotonic()
+    ops.matmul(board, QTensor(np.ones((64, 64), np.int8), 4, True), QTensor(np.ones((64, 64), np.int8), 4, True))
+    assert 0 < board.stand_in_seconds < time.monotonic() - started
+    before = board.stand_in_seconds
+    board.counters()
+    assert board.stand_in_seconds == before

@@ -53,6 +53,7 @@ def fake_run(
             "board": board,
             "machine": machine,
             "epochs": 2,
+            "host_seconds": 2.5,
             "iterations": 46,
             "cycles": cycles,
             "stage_switches": [],

@@ -47,7 +47,7 @@ def results(out):
     """All that a run leaves behind, without the seconds that it took."""
     arrays, meta = load_checkpoint(out / "checkpoint.npz")
     records = [{**record, "seconds": 0} for record in lines(out)]
-    meta["progress"] = {**meta["progress"], "seconds": 0, "records": records}
+    meta["progress"] = {**meta["progress"], "seconds": 0, "host_seconds": 0, "records": records}
     return {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}, meta, records
 
 

@@ -69,6 +69,8 @@ def test_a_run_names_its_configuration(tmp_path):
     assert (one["machine"]["preset"], one["machine"]["clusters"]) == ("sim", 1)
     assert whole["cycles"] < 0.7 * one["cycles"]
     assert whole["latency_static_cycles"] == pytest.approx(whole["cycles"], rel=0.01)  # on the same configuration
+    assert 0 < whole["host_seconds"] < whole["seconds"]
+    assert whole["latency_scope"] == "convolutions and matrix products only"
     _, meta = load_checkpoint(tmp_path / "whole" / "checkpoint.npz")
     assert (meta["config"]["preset"], meta["config"]["clusters"]) == ("zc706", 20)
     assert "Machine | 20 clusters (zc706)" in (tmp_path / "whole" / "report.md").read_text()

@@ -141,8 +141,9 @@ class RegisterBoard(MemoryBoard):
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
         # A batch fills the ring at most, so the ring is empty whenever a batch begins.
-        for first in range(0, len(descriptors), RING_ENTRIES):
-            self._run_batch(descriptors[first : first + RING_ENTRIES], first)
+        with self.standing_in():
+            for first in range(0, len(descriptors), RING_ENTRIES):
+                self._run_batch(descriptors[first : first + RING_ENTRIES], first)
 
     def _run_batch(self, batch: Sequence[Descriptor], first: int) -> None:
         write, read = self._transport.csr_write, self._transport.csr_read

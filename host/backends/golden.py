@@ -47,7 +47,8 @@ class GoldenBoard(MemoryBoard):
         return self._memory[address : address + nbytes]
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
-        done = execute(self.config, self._memory, descriptors)
+        with self.standing_in():
+            done = execute(self.config, self._memory, descriptors)
         self._counters["descriptors"] += done.completed
         self._counters["overflows"] += done.overflows
         if done.index is not None:

@@ -7,6 +7,7 @@ have. The model reads the plans of the products; nothing is packed for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -60,12 +61,20 @@ class Modelled(Board):
         return result
 
     def _add(self, plan: Plan, x: Operand | None = None) -> None:
-        if x is None or x.table is None:
-            self._total += self._model.plan(plan)
-        elif self.board.quick:
-            self._total += self._model.plan_by_runs(plan, x.table)
-        else:
-            self._total += self._model.plan(plan, x.table)
+        with self.standing_in():
+            if x is None or x.table is None:
+                self._total += self._model.plan(plan)
+            elif self.board.quick:
+                self._total += self._model.plan_by_runs(plan, x.table)
+            else:
+                self._total += self._model.plan(plan, x.table)
+
+    def standing_in(self) -> AbstractContextManager[None]:
+        return self.board.standing_in()
+
+    @property
+    def stand_in_seconds(self) -> float:
+        return self.board.stand_in_seconds
 
     def release(self, tensor: QTensor) -> None:
         self.board.release(tensor)

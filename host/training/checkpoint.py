@@ -29,6 +29,7 @@ class Progress:
     """Where a run stands, as JSON values.
 
     `batch` counts the batches done in the current epoch, of which `loss_sum` and `correct` are sums over samples.
+    `seconds` passed in all, `host_seconds` in training on the host, see `Board.stand_in_seconds`.
     `train` and `evaluation` are counters over the run, `epoch_start` is `train` when the epoch began. `lengthened`
     holds an entry for every time that the run got more epochs.
     """
@@ -39,6 +40,7 @@ class Progress:
     loss_sum: float = 0.0
     correct: int = 0
     seconds: float = 0.0
+    host_seconds: float = 0.0
     train: dict[str, int] = field(default_factory=dict)
     evaluation: dict[str, int] = field(default_factory=dict)
     epoch_start: dict[str, int] = field(default_factory=dict)

@@ -125,6 +125,7 @@ class Summary(TypedDict):
     epochs: int
     iterations: int
     cycles: int | None
+    host_seconds: float | None
     cc: float
     cc_static: float
     latency_static_cycles: int | None

@@ -66,6 +66,7 @@ def _page(
             ("What cycles and seconds of the device are of", SCOPE),
             ("Training cycles", f"{summary['cycles']:,}, at static FW8/BW8 {static:,}"),
             ("Device seconds", f"{seconds(summary['cycles']):,.2f}"),
+            ("Host seconds between them, measured here", f"{summary['host_seconds']:,.2f}"),
             ("Latency saving", f"{1 - summary['cycles'] / static:.1%}"),
             ("Evaluation cycles", f"{summary['eval_cycles']:,}"),
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from host.board import Board
 from host.data.datasets import Dataset
-from host.machine import Machine
+from host.machine import SCOPE, Machine
 from host.training.cc import FULL, gate_cc
 from host.training.checkpoint import Progress
 from host.training.config import TrainConfig
@@ -49,6 +49,9 @@ def summarise(
         "stage_switches": progress.switches,
         "lengthened": progress.lengthened,
         "seed": config.seed,
+        "latency_scope": SCOPE,
+        # What training took on this host between them: measured here, and in no figure of cycles.
+        "host_seconds": progress.host_seconds,
         "seconds": progress.seconds,
         "config": config.to_json(),
     }

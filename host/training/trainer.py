@@ -115,6 +115,7 @@ class Trainer:
         config, progress = self.config, self.progress
         index = order[progress.batch * config.batch : (progress.batch + 1) * config.batch]
         precision = self.schedule.precision
+        begun = time.monotonic() - self.board.stand_in_seconds
         with self._divergence_explained():
             step = self.learner.gradients(index, progress.epoch, self.schedule)
             if not math.isfinite(step.loss):
@@ -122,6 +123,7 @@ class Trainer:
             warmup = round(config.warmup * self.iterations)
             rate = LR_SCHEDULES[config.lr_schedule](config.lr, progress.iteration, self.iterations, warmup)
             self.learner.optimiser.step(rate, controller_lr=config.lr)
+        progress.host_seconds += time.monotonic() - self.board.stand_in_seconds - begun
         progress.iteration += 1
         progress.batch += 1
         progress.loss_sum += step.loss * len(index)

@@ -68,7 +68,7 @@ class TorchBoard(Board):
         def product(codes: Tensor) -> Tensor:
             return self._kernels.forward(codes, kernel.to(codes.dtype), stride, padding)
 
-        with exact_arithmetic(self.device):
+        with self.standing_in(), exact_arithmetic(self.device):
             norm = largest_sum(kernel.reshape(len(kernel), -1))
             if table is None or table.all():
                 return digit_product(product, x.codes, x.bits, x.largest, norm)
@@ -88,7 +88,7 @@ class TorchBoard(Board):
         def product(codes: Tensor) -> Tensor:
             return self._kernels.input_grad(codes, kernel.to(codes.dtype), input_shape, stride, padding)
 
-        with exact_arithmetic(self.device):
+        with self.standing_in(), exact_arithmetic(self.device):
             norm = largest_sum(kernel.transpose(0, 1).reshape(kernel.shape[1], -1))
             return digit_product(product, g.codes, g.bits, g.largest, norm)
 
@@ -101,7 +101,7 @@ class TorchBoard(Board):
         part of it exceeds the product of the two norms that they do have, which real gradients keep small.
         """
         geometry = (kernel_shape, stride, padding)
-        with exact_arithmetic(self.device):
+        with self.standing_in(), exact_arithmetic(self.device):
             sums = self._weight_grad(g.codes.float(), g.bits, x.codes.float(), geometry)
             fits = sums.dtype == torch.int64 and bool((sums.abs() <= EXACT[torch.float64]).all())
             return sums.double() if fits else sums
@@ -129,7 +129,7 @@ class TorchBoard(Board):
 
     def matmul(self, a: Operand, b: Operand) -> Tensor:
         matrix = b.codes
-        with exact_arithmetic(self.device):
+        with self.standing_in(), exact_arithmetic(self.device):
             norm = largest_sum(matrix.T)
             return digit_product(lambda codes: codes @ matrix.to(codes.dtype), a.codes, a.bits, a.largest, norm)
 
