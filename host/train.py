@@ -1,6 +1,6 @@
 """`python -m host.train`: train a network on a board at a precision that changes while it trains.
 
-`host.training.command` is the command itself; it loads behind the door that is kept here, see `quiet_imports`.
+The command itself is `host.training.command`, which takes a while to load; Ctrl-C is quiet meanwhile.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def test_other_content_than_a_summary(file, content, run, tmp_path, capsys):
     assert experiment.main(["--out", str(run.parent)]) == 2
     assert str(run / file) in capsys.readouterr().err
     if file == "summary.json":
-        # An experiment that finds it in the place of a finished run.
+        # An experiment that finds it in place of a finished run.
         (tmp_path / f"{run.name}.toml").write_text('board = "golden"\n')
         assert experiment.main([str(tmp_path / f"{run.name}.toml"), "--out", str(run.parent)]) == 2
         assert str(run / file) in capsys.readouterr().err

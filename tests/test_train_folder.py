@@ -149,7 +149,7 @@ def test_a_finished_run_can_be_lengthened(old, finished, tmp_path, capsys):
 
 
 def test_a_lengthened_run_has_not_ended(old):
-    """Stopped behind its old end, it keeps no results of the shorter run, and goes on."""
+    """Stopped after its old end, it keeps no results of the shorter run, and goes on."""
     process = subprocess.Popen(
         [sys.executable, "-m", "host.train", *SHORT, "--resume", "--epochs", "500", "--out", old], cwd=ROOT
     )

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=_folder,
-        help=f"folder of the run (default: {DEFAULT}, or the first of {DEFAULT}-2, -3, ... behind the last run)",
+        help=f"folder of the run (default: {DEFAULT}, or the first of {DEFAULT}-2, -3, ... after the last run)",
     )
     old = parser.add_mutually_exclusive_group()
     old.add_argument(

@@ -111,7 +111,7 @@ def claim(out: Path | None, *, resume: bool, replace: bool) -> Claim:
 
     Parameters
     ----------
-    out : None for `DEFAULT`: to resume, the last of its folders that holds a run, else the first one behind all that
+    out : None for `DEFAULT`: to resume, the last of its folders that holds a run, else the first one after all that
         hold one.
     resume, replace : continue the run that lies in the folder, or begin anew in its place.
 
