@@ -1,4 +1,17 @@
-"""Why the accelerator stops: the codes, what each means, and which of two counts."""
+"""Why the accelerator stops: the codes, what each means, and which of two counts.
+
+The ring stops at the first descriptor that has an error; all work before it is complete, and nothing after it has
+written. Of several errors of one descriptor this one counts:
+
+1. what its fields show, the lowest code first;
+2. the stationary operand's precision byte: that it cannot be read, or is out of range (0 ends the descriptor);
+3. that the results of a tile do not fit;
+4. the samples' precision bytes in order: that one cannot be read, is out of range, or that a tile of it does not fit.
+   The samples before it are done first.
+
+Refused accesses of one descriptor's operands and results stop it at once. Of several of them, and of one of them and a
+precision byte that cannot be read, the first to be answered counts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +19,7 @@ import enum
 
 
 class Error(enum.IntEnum):
-    """Why the ring stopped; `ERROR_INDEX` says at which descriptor. A descriptor with several faults has the lowest."""
+    """Why the ring stopped; `ERROR_INDEX` says at which descriptor."""
 
     meaning: str  #: in words
 

@@ -17,7 +17,13 @@ beats, one per tap; nibble c of a beat is channel c.
 *Window mode*: lane (tap, c) is tap = 3 * ky + kx of the 3x3 window and channel c of the k block (16 channels).
 *Flat mode*: a k block is 144 channels; channel block cb = 0..8 of it meets tap = 3 * (cb % 3) + cb // 3.
 
+In the last k block of flat mode `k_tail` channel blocks are there; the lanes of the others contribute nothing,
+whatever the stationary operand has for them.
+
 *Results*: (n, row block, y, x, row), in the format that the descriptor names, exact.
+
+*Addresses* are sums of base and strides modulo 2**32, so a stride may also lead backwards. Of an image the rows are
+read that windows see, each whole.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable
 
-from . import isa
+from . import errors, isa
 from .block import Block, Field, places
 
 
@@ -81,7 +81,7 @@ def manual(blocks: tuple[Block, ...] = isa.BLOCKS) -> str:
         "### IRQ and IRQ_ENABLE",
         table(("value", "name", "meaning"), members(isa.Irq)),
         "### Error codes",
-        "A descriptor with several errors reports the lowest code.",
+        inspect.getdoc(errors).partition("\n\n")[2],
         table(("value", "name", "meaning"), ((int(e), f"`{e.name}`", e.meaning) for e in isa.Error)),
         "### Counters",
         "48 bits each; reading the low word latches the high one.",

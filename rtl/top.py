@@ -44,6 +44,7 @@ class Accelerator(wiring.Component):
         config = self.config
         reset = Signal()  # of everything but the CSRs
         halt = Signal()  # no new bursts
+        refused_load = Signal()  # a read of LOAD's was refused: no new reads
 
         def unit(name: str, component):
             m.submodules[name] = ResetInserter(reset)(component)
@@ -91,7 +92,6 @@ class Accelerator(wiring.Component):
         wiring.connect(m, load.command, arbiter.i1)
         wiring.connect(m, arbiter.o, reader.i)
         wiring.connect(m, reader.o, arbiter.beats)
-        wiring.connect(m, arbiter.beats0, fetch.beats)
         wiring.connect(m, arbiter.beats1, load.beats)
         wiring.connect(m, store.command, writer.i)
         wiring.connect(m, store.beats, writer.data)
@@ -140,33 +140,51 @@ class Accelerator(wiring.Component):
             csr.idle.eq(quiescent & fetch.idle & tiler.idle & reader.idle),
         ]
 
-        # Errors. The first one counts; a bus error halts the bursts at once, since what follows it is worthless.
+        # Errors, in the order of `rtl.errors`. A refused read stops who wanted it, and counts when all descriptors
+        # before its own have completed. LOAD never works on a later descriptor than fetch, so it goes first.
+        refused_fetch = Signal()
+        refused_index = Signal(INDEX)
+        reached = Signal()
+        with m.If(reader.fault.valid & ~refused_load & (arbiter.user | ~refused_fetch)):
+            m.d.sync += [
+                refused_load.eq(arbiter.user),
+                refused_fetch.eq(~arbiter.user),
+                refused_index.eq(reader.fault.index),
+            ]
+        m.d.sync += reached.eq((refused_load | refused_fetch) & (completed == refused_index))
+        m.d.comb += [
+            fetch.beats.payload.eq(arbiter.beats0.payload),
+            fetch.beats.valid.eq(arbiter.beats0.valid & ~reader.fault.valid & ~refused_fetch),
+        ]
+
+        # A bus error that counts halts all bursts, since what follows it is worthless.
         error, error_index = Signal(8), Signal(INDEX)
         m.d.comb += [
             csr.error.eq(error),
             csr.error_index.eq(error_index),
         ]
         with m.If(error == 0):
-            with m.If(reader.fault.valid):
-                m.d.sync += [
-                    error.eq(Mux(arbiter.user, Error.AXI_READ, Error.AXI_FETCH)),
-                    error_index.eq(reader.fault.index),
-                ]
-            with m.Elif(writer.fault.valid):
+            with m.If(writer.fault.valid):
                 m.d.sync += [error.eq(Error.AXI_WRITE), error_index.eq(writer.fault.index)]
+            with m.Elif(reached):
+                m.d.sync += [
+                    error.eq(Mux(refused_load, Error.AXI_READ, Error.AXI_FETCH)),
+                    error_index.eq(refused_index),
+                ]
             with m.Elif(tiler.error != 0):
                 m.d.sync += [error.eq(tiler.error), error_index.eq(tiler.error_index)]
 
         # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.
         m.d.comb += [
             halt.eq(csr.reset_request | (error >= Error.AXI_FETCH)),
-            reader.halt.eq(halt),
+            reader.halt.eq(halt | refused_load),
             writer.halt.eq(halt),
             reset.eq(csr.reset_request & reader.idle & writer.idle),
             csr.reset_done.eq(reset),
         ]
         with m.If(reset):
             m.d.sync += [completed.eq(0), error.eq(0), error_index.eq(0)]
+            m.d.sync += [refused_load.eq(0), refused_fetch.eq(0), reached.eq(0)]
 
         busy = ~csr.idle
         events = {

@@ -6,7 +6,7 @@ Addresses that wrap, rows that no window reads, lanes that a short k block does 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from sim.verilated import VerilatedTransport
 
 CONFIG = AcceleratorConfig.preset("tiny")
 MEMORY = 1 << 20
-X, W, OUT, TABLE = 0x20000, 0x40000, 0x60000, 0x80000
+X, W, OUT, TABLE, FAILED = 0x20000, 0x40000, 0x60000, 0x80000, 0xA0000
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,10 @@ def board():
 
 
 def agree(board, memory: np.ndarray, *descriptors: Descriptor) -> Error:
-    """Runs the descriptors on both, compares error, index and the memory of what is complete; returns the error."""
+    """Runs the descriptors on both, compares error, index and memory; returns the error.
+
+    A descriptor that fails may have written some of its results; they must lie from `FAILED` on.
+    """
     board.write(RESERVED_BYTES, memory[RESERVED_BYTES:])
     golden = execute(CONFIG, memory, descriptors)
     error, index = Error.NONE, None
@@ -41,9 +44,9 @@ def agree(board, memory: np.ndarray, *descriptors: Descriptor) -> Error:
     except AcceleratorError as stopped:
         error, index = stopped.code, stopped.index
     assert (error, index) == (golden.error, golden.index)
-    if not error:
-        wrong = np.flatnonzero(board.read(RESERVED_BYTES, MEMORY - RESERVED_BYTES) != memory[RESERVED_BYTES:])
-        assert not wrong.size, f"differs from {RESERVED_BYTES + wrong[0]:#x} on"
+    end = FAILED if error else MEMORY
+    wrong = np.flatnonzero(board.read(RESERVED_BYTES, end - RESERVED_BYTES) != memory[RESERVED_BYTES:end])
+    assert not wrong.size, f"differs from {RESERVED_BYTES + wrong[0]:#x} on"
     return error
 
 
@@ -107,7 +110,7 @@ def test_addresses_are_modulo_the_space(board, memory, name):
 
 
 def test_an_address_below_zero_lies_outside_the_memory(board, memory):
-    changes = {"stream_base": 0x1000, "stream_stride_n": BACK - 0x1000}
+    changes = {"stream_base": 0x1000, "stream_stride_n": BACK - 0x1000, "out_base": FAILED}
     assert agree(board, memory, window(), window(**changes)) == Error.AXI_READ
 
 
@@ -124,7 +127,15 @@ def test_rows_that_no_window_reads_are_not_read(board, memory, stride, pad):
     """Two rows of windows; the image's further rows lie beyond the memory's end."""
     rows = stride + 3 - pad
     row_bytes = 4 * 2 * 8  # planes, beats
-    changes = {"samples": 1, "k_blocks": 1, "height": 20, "out_height": 2, "stride": stride, "pad_top": pad}
+    changes = {
+        "samples": 1,
+        "k_blocks": 1,
+        "height": 20,
+        "out_height": 2,
+        "stride": stride,
+        "pad_top": pad,
+        "out_base": FAILED,
+    }
     changes |= {"stream_base": MEMORY - rows * row_bytes, "out_width": 3}
     assert not agree(board, memory, window(**changes))
     changes["stream_base"] += 8
@@ -146,7 +157,7 @@ FAULTS = (
 @pytest.mark.parametrize(("one", "other"), list(combinations(FAULTS, 2)))
 def test_of_two_faults_the_lower_code_is_reported(board, memory, one, other):
     alone = [execute(CONFIG, memory.copy(), [window(**changes)]).error for changes in (one, other)]
-    assert agree(board, memory, window(), window(**one, **other)) == min(alone)
+    assert agree(board, memory, window(), window(out_base=FAILED, **one, **other)) == min(alone)
 
 
 @pytest.mark.parametrize(
@@ -162,5 +173,20 @@ def test_precision_bytes_are_judged_in_order(board, memory, byte, changes, error
     """The table runs beyond the memory's end; a byte before that may stop the descriptor first."""
     memory[MEMORY - 8 :] = 0
     memory[MEMORY - 1] = byte
-    table = {"flags": Flag.STREAM_TABLE, "stream_table": MEMORY - 2}
+    table = {"flags": Flag.STREAM_TABLE, "stream_table": MEMORY - 2, "out_base": FAILED}
     assert agree(board, memory, window(), window(**table, **changes)) == error
+
+
+#: Descriptors that fail on the bus, each in a way of its own.
+REFUSED = {
+    Error.AXI_FETCH: {"flags": Flag.STREAM_TABLE, "stream_table": MEMORY, "out_base": FAILED},
+    Error.AXI_READ: {"stream_base": MEMORY - 0x1000, "out_base": FAILED},
+    Error.AXI_WRITE: {"out_base": MEMORY - 0x1000},
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(product(REFUSED, repeat=2)))
+def test_the_first_descriptor_that_fails_is_reported(board, memory, first, second):
+    """Operands and tables are read ahead; yet all work before the failed descriptor is complete."""
+    before = [window(out_base=OUT + 0x8000 * n, samples=6) for n in range(2)]
+    assert agree(board, memory, *before, window(**REFUSED[first]), window(**REFUSED[second]), window()) == first
