@@ -15,8 +15,10 @@ class AcceleratorError(RuntimeError):
     """
 
     def __init__(self, code: int, index: int):
-        known = code in iter(Error) and code != Error.NONE
-        self.code = Error(code) if known else code
+        self.code = code
         self.index = index
-        meaning = f"{self.code.name}, {self.code.meaning}" if known else "unknown to this host"
+        meaning = "unknown to this host"
+        if code in [error.value for error in Error if error]:
+            self.code = error = Error(code)
+            meaning = f"{error.name}, {error.meaning}"
         super().__init__(f"the accelerator stopped at descriptor {index} with error {int(code)}: {meaning}")

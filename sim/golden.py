@@ -26,6 +26,7 @@ from rtl.config import (
     AcceleratorConfig,
 )
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
+from rtl.limits import result_positions, stream_beats
 
 #: Addresses are modulo this.
 _SPACE = 1 << 32
@@ -103,14 +104,51 @@ def _sizes_agree(config: AcceleratorConfig, d: Descriptor) -> bool:
 
 def result_fits(config: AcceleratorConfig, d: Descriptor) -> bool:
     """Whether the results of a tile fit a slot of the result buffer."""
-    return d.tile_samples * d.tile_rows * d.out_width * d.row_blocks <= config.result_slot
+    return d.tile_samples * result_positions(d.tile_rows, d.out_width, d.row_blocks) <= config.result_slot
 
 
 def stream_fits(config: AcceleratorConfig, d: Descriptor, bits: int) -> bool:
     """Whether a tile of `bits` planes fits a slot of the stream buffer."""
-    # Flat mode skews the channel blocks against each other, which takes one more beat a row.
-    pitch = -(-d.width // BEAT_WORDS) + (d.opcode == Opcode.FLAT)
-    return d.tile_samples * d.row_groups * bits * pitch <= config.stream_slot
+    return d.tile_samples * stream_beats(d.row_groups, bits, d.width, d.opcode == Opcode.FLAT) <= config.stream_slot
+
+
+def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> tuple[int, np.ndarray, Error]:
+    """What a descriptor is worked with: bits of the stationary operand and of every sample, uint8; and what stops it.
+
+    Bits are 0 where there is no work: samples that are skipped, and all from the one on that stops the descriptor.
+    """
+    bits = np.zeros(d.samples, np.uint8)
+    if error := check_fields(config, d):
+        return 0, bits, error
+
+    # The stationary operand's byte comes first: a descriptor that it skips may have tiles of any size.
+    stationary = d.stationary_bits
+    if d.flags & Flag.STATIONARY_TABLE:
+        if d.stationary_table >= memory.size:
+            return 0, bits, Error.AXI_FETCH
+        stationary = int(memory[d.stationary_table])
+        if stationary > MAX_BITS:
+            return 0, bits, Error.PRECISION
+        if stationary == 0:
+            return 0, bits, Error.NONE
+    if not result_fits(config, d):
+        return stationary, bits, Error.SHAPE
+
+    if not d.flags & Flag.STREAM_TABLE:
+        fits = stream_fits(config, d, d.stream_bits)
+        bits[:] = d.stream_bits if fits else 0
+        return stationary, bits, Error.NONE if fits else Error.SHAPE
+    for n in range(d.samples):
+        address = (d.stream_table + n) % _SPACE
+        if address >= memory.size:
+            return stationary, bits, Error.AXI_FETCH
+        value = int(memory[address])
+        if value > MAX_BITS:
+            return stationary, bits, Error.PRECISION
+        if not stream_fits(config, d, value):
+            return stationary, bits, Error.SHAPE
+        bits[n] = value
+    return stationary, bits, Error.NONE
 
 
 def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence[Descriptor]) -> Completion:
@@ -140,25 +178,17 @@ def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence
 
 def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterator[int]:
     """Execute one descriptor; yield overflows as they are counted. Raises _Stop."""
-    if error := check_fields(config, d):
+    stationary_bits, bits, error = precisions(config, memory, d)
+    if bits.any():
+        yield from _samples(config, memory, d, stationary_bits, bits)
+    if error:
         raise _Stop(error)
 
-    # The stationary operand's byte comes first: a descriptor that it skips may have tiles of any size.
-    stationary_bits = d.stationary_bits
-    if d.flags & Flag.STATIONARY_TABLE:
-        if d.stationary_table >= memory.size:
-            raise _Stop(Error.AXI_FETCH)
-        stationary_bits = int(memory[d.stationary_table])
-        if stationary_bits > MAX_BITS:
-            raise _Stop(Error.PRECISION)
-        if stationary_bits == 0:
-            return
-    if error := check(config, d):
-        raise _Stop(error)
 
-    bits, refused = _sample_bits(config, memory, d)
-
-    # Samples of one precision at a time. Precision 0 skips a sample: nothing is read and nothing is stored.
+def _samples(
+    config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, stationary_bits: int, bits: np.ndarray
+) -> Iterator[int]:
+    """The samples of one precision at a time. Of those of 0 bits nothing is read and nothing is stored."""
     shared = None if d.stationary_stride_n else _stationary(config, memory, d, np.zeros(1, int), stationary_bits)
     lanes = d.k_blocks * TAPS * WORD_CHANNELS
     step = max(1, _WORKING_SET // (d.out_height * d.out_width * lanes))
@@ -169,25 +199,6 @@ def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterat
             stationary = _stationary(config, memory, d, samples, stationary_bits) if shared is None else shared
             sums = _product(_streaming(memory, d, samples, value), stationary)
             yield _store(config, memory, d, samples, sums)
-    if refused:
-        raise _Stop(refused)
-
-
-def _sample_bits(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> tuple[np.ndarray, Error]:
-    """Bits of every sample, 0 from the one on whose precision byte stops the descriptor; and what is wrong with it."""
-    if not d.flags & Flag.STREAM_TABLE:
-        return np.full(d.samples, d.stream_bits, np.uint8), Error.NONE
-    bits = np.zeros(d.samples, np.uint8)
-    for n in range(d.samples):
-        address = (d.stream_table + n) % _SPACE
-        if address >= memory.size:
-            return bits, Error.AXI_FETCH
-        if memory[address] > MAX_BITS:
-            return bits, Error.PRECISION
-        if not stream_fits(config, d, int(memory[address])):
-            return bits, Error.SHAPE
-        bits[n] = memory[address]
-    return bits, Error.NONE
 
 
 def _regions(

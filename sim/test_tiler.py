@@ -20,7 +20,7 @@ from rtl.tiles import exec_tile, load_tile, store_tile
 from sim.bench import run
 from sim.golden import check
 from sim.streams import StreamSink, StreamSource, start
-from sim.tile_model import tiles_of
+from sim.tile_model import records, tiles_of
 
 CONFIG = AcceleratorConfig.preset("tiny")
 RING, RING_ENTRIES, TABLE = 0x400, 4, 0x2000
@@ -184,9 +184,9 @@ async def tiles(dut):
     for number in range(count):
         d = descriptor(b.rng)
         b.place(number, d)
-        made, stop = tiles_of(CONFIG, d, number, b.memory)
+        made, stop = tiles_of(CONFIG, d, b.memory)
         assert stop == Error.NONE
-        expected += made
+        expected += [records(CONFIG, tile, number) for tile in made]
         dut.tail.value = number + 1
         await b.fetched(number + 1)
         end = {"index": number, "end": 1, "interrupt": 1}
@@ -250,10 +250,10 @@ async def errors(dut):
         good = descriptor(b.rng)
         good.flags &= ~(Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)
         bad = Descriptor(**{**vars(good), **changes})
-        expected, _ = tiles_of(CONFIG, good, 0, b.memory)
-        before_stop, stop = tiles_of(CONFIG, bad, 1, b.memory)
+        first, _ = tiles_of(CONFIG, good, b.memory)
+        before_stop, stop = tiles_of(CONFIG, bad, b.memory)
         assert stop == error
-        expected += before_stop
+        expected = [records(CONFIG, tile, i) for i, tiles in enumerate((first, before_stop)) for tile in tiles]
         for number, d in enumerate((good, bad, good)):
             b.place(number, d)
         dut.quiescent.value = 0

@@ -1,112 +1,154 @@
-"""The front end in plain Python: what stops a descriptor, and the tiles that it becomes."""
+"""The front end in plain Python: a descriptor's runs and tiles, and every field of the records that the tiler emits.
+
+The testbench of the front end compares the records; the cycle model (`host.cycles.front`) puts times on the tiles.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, MAX_BITS, AcceleratorConfig
+from rtl.config import BEAT_BYTES, DIGIT_BITS, AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
-from sim.golden import check_fields, result_fits, stream_fits
+from rtl.limits import plane_beats, plane_pitch
+from sim.golden import precisions
 
 _SPACE = 1 << 32  # addresses wrap
 
 
-def tiles_of(
-    config: AcceleratorConfig, d: Descriptor, index: int, memory: np.ndarray
-) -> tuple[list[dict[str, dict]], Error]:
-    """The tiles of descriptor number `index`, each `{"load": ..., "execute": ..., "store": ...}`, and why it stopped.
+class Run(NamedTuple):
+    """Consecutive samples of one precision; a sample of 0 bits is a run by itself."""
 
-    `memory` holds the precision bytes. A sample of a bad precision stops the descriptor; those before it are done.
-    """
-    stationary, bits, error = _precisions(config, d, memory)
-    made = []
-    for n, count, planes in _runs(bits, d.sample_parts * d.tile_samples):
-        for y in range(0, d.out_height, d.tile_rows):
-            rows = min(d.tile_rows, d.out_height - y)
-            made.append(_tile(config, d, index, n, count, planes, -(-stationary // DIGIT_BITS), y, rows))
-    return made, error
+    first: int
+    samples: int
+    bits: int
 
 
-def _precisions(config: AcceleratorConfig, d: Descriptor, memory: np.ndarray) -> tuple[int, list[int], Error]:
-    """Stationary bits, streaming bits of each sample up to the one that stops the descriptor, and its error."""
-    if error := check_fields(config, d):
-        return 0, [], error
-    stationary = int(memory[d.stationary_table]) if d.flags & Flag.STATIONARY_TABLE else d.stationary_bits
-    if not stationary:
-        return 0, [], Error.NONE
-    if stationary > MAX_BITS:
-        return 0, [], Error.PRECISION
-    if not result_fits(config, d):
-        return 0, [], Error.SHAPE
-    bits: list[int] = []
-    for n in range(d.samples):
-        value = int(memory[d.stream_table + n]) if d.flags & Flag.STREAM_TABLE else d.stream_bits
-        if value > MAX_BITS:
-            return stationary, bits, Error.PRECISION
-        if not stream_fits(config, d, value):
-            return stationary, bits, Error.SHAPE
-        bits.append(value)
-    return stationary, bits, Error.NONE
-
-
-def _runs(bits: Sequence[int], most: int) -> Iterator[tuple[int, int, int]]:
-    """First sample, length and precision of each run of at most `most` equal bits; samples of 0 bits are skipped."""
+def runs(bits: Sequence[int], most: int) -> Iterator[Run]:
+    """The runs of samples of so many bits, none longer than `most`."""
     n = 0
     while n < len(bits):
         count = 1
         while bits[n] and count < most and n + count < len(bits) and bits[n + count] == bits[n]:
             count += 1
-        if bits[n]:
-            yield n, count, bits[n]
+        yield Run(n, count, bits[n])
         n += count
 
 
-def _tile(
-    config: AcceleratorConfig,
-    d: Descriptor,
-    index: int,
-    n: int,
-    count: int,
-    planes: int,
-    digits: int,
-    y: int,
-    rows: int,
-) -> dict[str, dict]:
-    """The tile of `count` samples from n on and `rows` result rows from y on."""
+@dataclass(frozen=True)
+class Tile:
+    """A run of samples times a band of output rows.
+
+    Attributes
+    ----------
+    descriptor : what it is a part of.
+    first, samples : first sample, and their number.
+    bits, digits : planes of the streaming operand, digits of the stationary one.
+    band : number of the band of `descriptor.tile_rows` rows in each image.
+    """
+
+    descriptor: Descriptor
+    first: int
+    samples: int
+    bits: int
+    digits: int
+    band: int
+
+    @cached_property
+    def slots(self) -> int:
+        """Samples of one cluster."""
+        return -(-self.samples // self.descriptor.sample_parts)
+
+    @cached_property
+    def y(self) -> int:
+        """First output row."""
+        return self.band * self.descriptor.tile_rows
+
+    @cached_property
+    def rows(self) -> int:
+        """Output rows."""
+        return min(self.descriptor.tile_rows, self.descriptor.out_height - self.y)
+
+    @cached_property
+    def area(self) -> int:
+        """Positions of one sample."""
+        return self.rows * self.descriptor.out_width
+
+    @cached_property
+    def corner(self) -> int:
+        """Image row of the first window's first row; negative in the padding."""
+        return self.y * self.descriptor.stride - self.descriptor.pad_top
+
+    @cached_property
+    def top(self) -> int:
+        """First image row that is loaded."""
+        return max(self.corner, 0)
+
+    @cached_property
+    def row_beats(self) -> int:
+        """Beats of an image row of one channel block."""
+        return self.bits * plane_beats(self.descriptor.width)
+
+    @cached_property
+    def run_beats(self) -> int:
+        """Beats of the loaded rows of one channel block."""
+        d = self.descriptor
+        last = 0 if d.opcode == Opcode.FLAT else min(self.corner + (self.rows - 1) * d.stride + 2, d.height - 1)
+        return (last - self.top + 1) * self.row_beats
+
+
+def tiles_of_run(d: Descriptor, run: Run, stationary_bits: int) -> Iterator[Tile]:
+    """The tiles of a run, band by band; none if it is skipped."""
+    if run.bits:
+        for band in range(-(-d.out_height // d.tile_rows)):
+            yield Tile(d, *run, -(-stationary_bits // DIGIT_BITS), band)
+
+
+def tiles_of(config: AcceleratorConfig, d: Descriptor, memory: np.ndarray) -> tuple[list[Tile], Error]:
+    """The tiles of a descriptor and why it stopped.
+
+    `memory` holds the precision bytes. A sample of a bad precision stops the descriptor; those before it are done.
+    """
+    stationary, bits, error = precisions(config, memory, d)
+    found = runs(bits.tolist(), d.sample_parts * d.tile_samples)
+    return [tile for run in found for tile in tiles_of_run(d, run, stationary)], error
+
+
+def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict]:
+    """The tile of descriptor number `index` as LOAD, EXEC and STORE are told of it: `rtl.tiles`, field by field."""
+    d = tile.descriptor
     flat = d.opcode == Opcode.FLAT
-    slots = -(-count // d.sample_parts)
-    plane_beats = -(-d.width // BEAT_WORDS)
-    pitch = plane_beats + flat
-    top = y * d.stride - d.pad_top
-    first = max(top, 0)
-    last = 0 if flat else min(top + (rows - 1) * d.stride + 2, d.height - 1)
+    pitch = plane_pitch(d.width, flat)
     operands = {
         "flat": int(flat),
-        "planes": planes,
-        "digits": digits,
+        "planes": tile.bits,
+        "digits": tile.digits,
         "signed": int(bool(d.flags & Flag.STATIONARY_SIGNED)),
         "k_blocks": d.k_blocks,
         "k_tail": d.k_tail,
         "row_blocks": d.row_blocks,
         "plane_pitch": pitch,
-        "row_words": planes * pitch,
-        "sample_words": planes * pitch * d.row_groups,
+        "row_words": tile.bits * pitch,
+        "sample_words": tile.bits * pitch * d.row_groups,
     }
-    clusters = {"samples": count, "parts": d.sample_parts, "log2_row_parts": d.log2_row_parts}
+    clusters = {"samples": tile.samples, "parts": d.sample_parts, "log2_row_parts": d.log2_row_parts}
+    above = tile.top * tile.row_beats * BEAT_BYTES  # bytes of the image rows before the first loaded one
     load = {
         **operands,
         **clusters,
         "index": index,
-        "first_bank": 0 if flat else first - top,
-        "run_beats": (last - first + 1) * planes * plane_beats,
-        "plane_beats": plane_beats,
-        "stream_addr": (d.stream_base + n * d.stream_stride_n + first * planes * plane_beats * BEAT_BYTES) % _SPACE,
+        "first_bank": 0 if flat else tile.top - tile.corner,
+        "run_beats": tile.run_beats,
+        "plane_beats": plane_beats(d.width),
+        "stream_addr": (d.stream_base + tile.first * d.stream_stride_n + above) % _SPACE,
         "stream_stride_n": d.stream_stride_n,
         "stream_stride_c": d.stream_stride_c,
         "own_stationary": int(d.stationary_stride_n != 0),
-        "stationary_addr": (d.stationary_base + n * d.stationary_stride_n) % _SPACE,
+        "stationary_addr": (d.stationary_base + tile.first * d.stationary_stride_n) % _SPACE,
         "stationary_stride_n": d.stationary_stride_n,
         "stationary_stride_k": d.stationary_stride_k,
         "stationary_stride_m": d.stationary_stride_m,
@@ -114,16 +156,16 @@ def _tile(
     execute = {
         **operands,
         "stream_signed": int(bool(d.flags & Flag.STREAM_SIGNED)),
-        "samples": slots,
-        "rows": rows,
+        "samples": tile.slots,
+        "rows": tile.rows,
         "out_width": d.out_width,
         "stride": d.stride,
-        "top": top,
+        "top": tile.corner,
         "left": d.pad_left,
         "height": d.height,
         "width": d.width,
     }
-    above = y * d.out_width * config.rows * Format(d.out_format).nbytes  # bytes of the result rows before y
+    above = tile.y * d.out_width * config.rows * Format(d.out_format).nbytes  # and of the result rows
     store = {
         **clusters,
         "index": index,
@@ -131,9 +173,9 @@ def _tile(
         "interrupt": int(bool(d.flags & Flag.INTERRUPT)),
         "format": d.out_format,
         "row_blocks": d.row_blocks,
-        "area": rows * d.out_width,
-        "block_positions": rows * d.out_width * slots,
-        "out_addr": (d.out_base + n * d.out_stride_n + above) % _SPACE,
+        "area": tile.area,
+        "block_positions": tile.area * tile.slots,
+        "out_addr": (d.out_base + tile.first * d.out_stride_n + above) % _SPACE,
         "out_stride_n": d.out_stride_n,
         "out_stride_m": d.out_stride_m,
     }
