@@ -99,7 +99,7 @@ def test_a_new_block_is_one_declaration():
         for d, error in wanted:
             bits = int.from_bytes(d.pack().tobytes(), "little")
             ctx.set(dut.descriptor, descriptor_layout(blocks).from_bits(bits))
-            await ctx.tick()
+            await ctx.tick().repeat(DescriptorCheck.LATENCY)
             assert ctx.get(dut.error) == error == check_fields(CONFIG, d)
 
     simulator = Simulator(dut)
