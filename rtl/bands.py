@@ -5,11 +5,11 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import exact_log2
 
 from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, AcceleratorConfig
-from .isa import DescriptorLayout
+from .isa import DescriptorLayout, Format
 from .multiplier import Multiplier
 from .runs import run_layout
 from .sizes import sizes_layout
@@ -62,12 +62,15 @@ class Bands(wiring.Component):
         def multiply(a, b):
             m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b)]
 
+        log2_row_bytes = exact_log2(self._config.rows * Format.INT16.nbytes)
         two = product.stride[1]
         left = Signal(SIZE)  # output rows from this band on
         last = Signal()
         first = Signal(SIZE)  # first and last image row to load
         bottom = Signal(signed(SIZE + 3))
-        below = Signal()  # the windows end below the image
+        span = Signal(SIZE + 1)  # image rows from the first window's first row to the last window's last
+        room = Signal(signed(SIZE + 3))  # such rows that end inside the image
+        below = Signal()  # the windows end below it
         in_rows = Signal(SIZE)
         fits = left <= product.tile_rows
 
@@ -88,16 +91,16 @@ class Bands(wiring.Component):
 
             # A state names the factors of a product that the state after the next one finds.
             with m.State("WINDOWS"):
-                m.d.sync += bottom.eq(band.top + Mux(two, band.rows << 1, band.rows + 1))
+                m.d.sync += [span.eq(band.rows + Mux(two, band.rows, 1)), room.eq(sizes.last_row - band.top)]
                 multiply(first, run.row_beats)
                 m.next = "AREA"
             with m.State("AREA"):
-                m.d.sync += below.eq(bottom > sizes.last_row)
+                m.d.sync += [bottom.eq(band.top + span), below.eq(span > room)]
                 multiply(band.rows, product.out_width)
                 m.next = "START"
             with m.State("START"):
                 m.d.sync += [
-                    band.stream_addr.eq(run.stream + (multiplier.o << ceil_log2(BEAT_BYTES))),
+                    band.stream_addr.eq(run.stream + (multiplier.o << exact_log2(BEAT_BYTES))),
                     bottom.eq(Mux(below, sizes.last_row, bottom)),
                 ]
                 with m.If(sizes.flat):
@@ -125,7 +128,7 @@ class Bands(wiring.Component):
                 m.d.sync += [
                     left.eq(left - product.tile_rows),
                     band.top.eq(band.top + sizes.row_step),
-                    band.out_addr.eq(band.out_addr + sizes.band_bytes),
+                    band.out_addr.eq(band.out_addr + (sizes.band_results << log2_row_bytes)),
                 ]
                 m.next = "ROWS"
         return m

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,9 +39,8 @@ class DescriptorCheck(wiring.Component):
 
         for block in self._blocks:
             for field in block.members:
-                terms = self._refused(block, field)
-                if terms:
-                    refuse(field.error, block.flat(field), _any(terms))
+                for what, term in self._refused(block, field).items():
+                    refuse(field.error, f"{block.flat(field)}_{what}", term)
         for name, term in self._contradictions(m).items():
             refuse(Error.SHAPE, name, term)
 
@@ -52,19 +51,19 @@ class DescriptorCheck(wiring.Component):
         m.d.sync += self.error.eq(lowest)
         return m
 
-    def _refused(self, block: Block, field: Field) -> list[Value]:
+    def _refused(self, block: Block, field: Field) -> dict[str, Value]:
         """What makes the value of a field wrong."""
         value = Value.cast(self.descriptor[block.name][field.name])
-        terms = []
+        terms = {}
         if field.least:
-            terms.append(value < field.least)
+            terms["least"] = value < field.least
         if field.most is not None:
-            terms.append(value > field.most)
+            terms["most"] = value > field.most
         if field.multiple > 1:
-            terms.append(value[: field.multiple.bit_length() - 1].any())
+            terms["multiple"] = value[: field.multiple.bit_length() - 1].any()
         if field.unless is not None:
             means_nothing = self.descriptor.header.flags[field.unless.name.lower()]
-            terms = [~means_nothing & _any(terms)]
+            terms = {what: ~means_nothing & term for what, term in terms.items()}
         return terms
 
     def _contradictions(self, m: Module) -> dict[str, Value]:
@@ -78,7 +77,7 @@ class DescriptorCheck(wiring.Component):
         beside = _register(m, "beside", (p.out_width - 1)[:16] << two)
         width = _register(m, "width", p.width + p.pad_left)
         several = _register(m, "several", (p.height != 1) | (p.out_height != 1) | (p.tile_rows != 1))
-        span = _register(m, "span", (p.tile_rows - 1)[:16] << two)
+        span = _register(m, "span", (p.tile_rows << two) + Mux(two, 1, 2))  # image rows under the windows of a tile
         loaded = _register(m, "loaded", p.row_groups + (p.row_groups << 1))
         return {
             "clusters": clusters > self._config.clusters,
@@ -88,7 +87,7 @@ class DescriptorCheck(wiring.Component):
             "flat_rows": flat & (several | (p.row_groups != 3)),
             "flat_padding": flat & ((p.pad_top != 0) | (p.pad_left != 0)),
             "window_tail": ~flat & (p.k_tail != 1),
-            "window_rows": ~flat & (loaded < span + 3),
+            "window_rows": ~flat & (loaded < span),
         }
 
 

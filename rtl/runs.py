@@ -73,6 +73,14 @@ class Runs(wiring.Component):
         def multiply(a, b):
             m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b)]
 
+        # A token goes from flag to flag, so that each next flag is a matter of one LUT.
+        resting = Signal(init=1)
+        looking = Signal()  # at the next sample
+        opened = Signal()  # that sample may begin a run
+        skipping = Signal()
+        steps = Signal(5)  # one-hot: the run's sizes
+        extending = Signal()
+
         # The sample that has not been taken yet: where it lies, and whether it is none.
         ahead = {
             name: (Signal(ADDRESS_BITS, name=f"{name}_ahead"), block)
@@ -84,102 +92,83 @@ class Runs(wiring.Component):
         joinable = Signal()  # the next sample may join if its precision is that of the run
         taken = Signal()  # in the cycle before
         joined = Signal()
-        m.d.comb += self.precisions.ready.eq(first | (joinable & precision.again))
+        m.d.comb += [
+            self.precisions.ready.eq(first | (joinable & precision.again)),
+            join.eq(joinable & self.precisions.valid & precision.again),
+        ]
         m.d.sync += [first.eq(0), taken.eq(first | join), joined.eq(join)]
         with m.If(first | join):
             m.d.sync += ended.eq(precision.last)
-        resting = Signal(init=1)
         with m.If(resting):
             m.d.sync += [place.eq(block.base) for place, block in ahead.values()]
         with m.If(taken):
             m.d.sync += [place.eq(place + block.stride_n) for place, block in ahead.values()]
 
+        # Look at a sample.
         skipped = Signal()
         too_wide = Signal()
+        with m.If(self.start):
+            m.d.sync += [resting.eq(0), looking.eq(1)]
+        m.d.sync += [opened.eq(0), skipping.eq(0), steps.eq(steps << 1), self.done.eq(0)]
+        with m.If(looking):
+            m.d.sync += [
+                run.planes.eq(precision.bits),
+                skipped.eq(precision.bits == 0),
+                too_wide.eq(precision.bits > MAX_BITS),
+            ]
+            with m.If(self.precisions.valid):
+                m.d.sync += [looking.eq(0), opened.eq(1)]
+        with m.If(opened):
+            with m.If(too_wide):
+                m.d.sync += self.error.eq(Error.PRECISION)
+            with m.Elif(skipped):
+                m.d.sync += [first.eq(1), skipping.eq(1)]
+            with m.Else():
+                m.d.sync += steps.eq(1)
+        with m.If(skipping):
+            m.d.sync += [looking.eq(~precision.last), self.done.eq(precision.last), resting.eq(precision.last)]
+
+        # Sizes at its precision. A step names the factors of a product that the step after the next one finds.
         too_big = Signal()
+        multiply(run.planes, sizes.slot_words)
+        with m.If(steps[0]):
+            multiply(run.planes, sizes.plane_pitch)
+        with m.If(steps[1]):
+            multiply(run.planes, sizes.sample_words)
+            m.d.sync += too_big.eq(~sizes.plane_fits | (multiplier.o > config.stream_slot))
+        with m.If(steps[2]):
+            multiply(run.planes, sizes.plane_beats)
+            m.d.sync += [run.row_words.eq(multiplier.o), first.eq(~too_big)]
+            with m.If(too_big):
+                m.d.sync += [self.error.eq(Error.SHAPE), steps.eq(0)]
+        with m.If(steps[3]):
+            m.d.sync += run.sample_words.eq(multiplier.o)
+        with m.If(steps[4]):
+            m.d.sync += [run.row_beats.eq(multiplier.o), extending.eq(1)]
+
+        # Further samples join.
         room = Signal(samples_bits(config))  # samples that may still join
         spare = Signal(parts_bits(config))  # clusters' parts without a sample in the last slot
-
-        multiply(run.planes, sizes.slot_words)
-        m.d.comb += join.eq(joinable & self.precisions.valid & precision.again)
+        with m.If(opened):
+            m.d.sync += [
+                run.samples.eq(1),
+                run.slots.eq(1),
+                spare.eq(d.product.sample_parts - 1),
+                room.eq(sizes.most - 1),
+                *(run[name].eq(place) for name, (place, _) in ahead.items()),
+            ]
         with m.If(join):
             m.d.sync += [room.eq(room - 1), joinable.eq(~precision.last & (room != 1))]
         with m.Elif(self.precisions.valid):
             m.d.sync += joinable.eq(0)
+        with m.If(steps[4]):
+            m.d.sync += joinable.eq(~ended & ~sizes.single)
         with m.If(joined):
             m.d.sync += [run.samples.eq(run.samples + 1), spare.eq(spare - 1)]
             with m.If(spare == 0):
                 m.d.sync += [run.slots.eq(run.slots + 1), spare.eq(d.product.sample_parts - 1)]
-
-        with m.FSM():
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += resting.eq(0)
-                    m.next = "SAMPLE"
-            with m.State("SAMPLE"):
-                m.d.sync += [
-                    run.planes.eq(precision.bits),
-                    skipped.eq(precision.bits == 0),
-                    too_wide.eq(precision.bits > MAX_BITS),
-                ]
-                with m.If(self.precisions.valid):
-                    m.next = "FIRST"
-            with m.State("FIRST"):
-                m.d.sync += [
-                    run.samples.eq(1),
-                    run.slots.eq(1),
-                    *(run[name].eq(place) for name, (place, _) in ahead.items()),
-                    spare.eq(d.product.sample_parts - 1),
-                    room.eq(sizes.most - 1),
-                ]
-                with m.If(too_wide):
-                    m.d.sync += self.error.eq(Error.PRECISION)
-                    m.next = "FAILED"
-                with m.Elif(skipped):
-                    m.d.sync += first.eq(1)
-                    m.next = "SKIPPED"
-                with m.Else():
-                    m.next = "ROW WORDS"
-            with m.State("SKIPPED"):
-                m.next = "SAMPLE"
-                with m.If(precision.last):
-                    m.next = "DONE"
-
-            # Sizes at this precision. A state names the factors of a product that the state after the next one finds.
-            with m.State("ROW WORDS"):
-                multiply(run.planes, sizes.plane_pitch)
-                m.next = "SAMPLE WORDS"
-            with m.State("SAMPLE WORDS"):
-                m.d.sync += too_big.eq(~sizes.plane_fits | (multiplier.o > config.stream_slot))
-                multiply(run.planes, sizes.sample_words)
-                m.next = "ROW BEATS"
-            with m.State("ROW BEATS"):
-                m.d.sync += run.row_words.eq(multiplier.o)
-                multiply(run.planes, sizes.plane_beats)
-                m.d.sync += first.eq(~too_big)
-                m.next = "SIZES"
-                with m.If(too_big):
-                    m.d.sync += self.error.eq(Error.SHAPE)
-                    m.next = "FAILED"
-            with m.State("SIZES"):
-                m.d.sync += run.sample_words.eq(multiplier.o)
-                m.next = "LAST SIZE"
-            with m.State("LAST SIZE"):
-                m.d.sync += [run.row_beats.eq(multiplier.o), joinable.eq(~ended & ~sizes.single)]
-                m.next = "EXTEND"
-            with m.State("EXTEND"):
-                with m.If(~joinable):
-                    m.next = "RUN"
-            with m.State("RUN"):
-                m.d.comb += self.o.valid.eq(1)
-                with m.If(self.o.ready):
-                    m.next = "SAMPLE"
-                    with m.If(ended):
-                        m.next = "DONE"
-            with m.State("DONE"):
-                m.d.comb += self.done.eq(1)
-                m.d.sync += resting.eq(1)
-                m.next = "IDLE"
-            with m.State("FAILED"):
-                pass
+        with m.If(extending & ~joinable):
+            m.d.sync += [extending.eq(0), self.o.valid.eq(1)]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [self.o.valid.eq(0), looking.eq(~ended), self.done.eq(ended), resting.eq(ended)]
         return m

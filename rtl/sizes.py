@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import bits_for, ceil_log2
 
 from .config import BEAT_WORDS, AcceleratorConfig
 from .isa import DescriptorLayout, Format, Opcode
@@ -16,14 +16,13 @@ from .tiles import SIZE, positions_bits, samples_bits, words_bits
 def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
     """What follows from a descriptor alone. The sizes of what does not fit mean nothing."""
     words = words_bits(config)
-    log2_band_bytes = ceil_log2(config.rows) + ceil_log2(max(form.nbytes for form in Format))
     return data.StructLayout(
         {
             "flat": 1,
             "most": samples_bits(config),  # samples in a tile, of all clusters
             "single": 1,  # that is one
             "area": positions_bits(config),  # positions of one sample in a whole band
-            "band_bytes": positions_bits(config) + log2_band_bytes,  # of the results of a row block in a whole band
+            "band_results": positions_bits(config) + max(Format),  # of a row in a whole band, counted in int16
             "row_step": SIZE + 1,  # image rows from band to band
             "last_row": SIZE,  # of the image
             "plane_beats": words,  # beats of a row of one plane, in DDR
@@ -64,16 +63,16 @@ class Sizes(wiring.Component):
         config, product, o = self._config, self.descriptor.product, self.o
         m.submodules.multiplier = multiplier = Multiplier(SIZE)
 
+        format = self.descriptor.sink.format[: bits_for(max(Format))]
         # What a single sum gives follows the descriptor within two cycles.
         pitch = Signal(SIZE)
-        log2_row_bytes = ceil_log2(config.rows) + ceil_log2(Format.INT16.nbytes)
         m.d.sync += [
             o.flat.eq(self.descriptor.header.opcode == Opcode.FLAT),
             o.plane_beats.eq((product.width + BEAT_WORDS - 1) >> ceil_log2(BEAT_WORDS)),
             pitch.eq((product.width + Mux(o.flat, 2 * BEAT_WORDS - 1, BEAT_WORDS - 1)) >> ceil_log2(BEAT_WORDS)),
             o.row_step.eq(Mux(product.stride[1], product.tile_rows << 1, product.tile_rows)),
             o.last_row.eq(product.height - 1),
-            o.band_bytes.eq(o.area << (log2_row_bytes + self.descriptor.sink.format)),
+            o.band_results.eq(o.area << format),
             o.single.eq(o.most == 1),
         ]
         m.d.comb += o.plane_pitch.eq(pitch)

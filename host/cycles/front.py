@@ -145,15 +145,15 @@ class Front:
         most = d.tile_samples * d.sample_parts
         sample = 0
         while sample < d.samples:
-            now = max(now, there) + 1  # FIRST
+            now = max(now, there) + 1  # OPEN
             planes = table[sample] if table else d.stream_bits
             following = sample + 1
             there = yield from after(now + (1 if planes == 0 else 4), following)
             if planes == 0:
-                now += 2  # SKIPPED, SAMPLE or DONE
+                now += 2  # SKIP, SAMPLE or DONE
                 sample = following
                 continue
-            now += 6  # ROW WORDS to EXTEND
+            now += 6  # five steps of SIZES, EXTEND
             while following < d.samples and following - sample < most:
                 now = max(now, there) + 1
                 if table and table[following] != planes:
