@@ -61,7 +61,8 @@ def test_zero_planes_are_skipped(board, rng):
 
 def test_change_of_precision_drains_nothing(board, rng):
     """Sixteen samples of two precisions, four of one after four of the other, cost the mean of both."""
-    x, w = full_range(rng, (16, 16, 16, 16), 4, False), full_range(rng, (16, 16, 3, 3), 4, True)
+    # Weights so wide that the sums of both precisions are stored in as many bytes.
+    x, w = full_range(rng, (16, 16, 16, 16), 4, False), full_range(rng, (16, 16, 3, 3), 8, True)
 
     def busy(bits):
         return measured(board, lambda board: ops.conv2d(board, mixed_tensor(x.codes, bits, False), w))["busy"]
