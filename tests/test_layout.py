@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from host.plan.packing import (
-    FLAT_TAPS,
     flat_lanes,
     pack_stationary,
     pack_stream,
@@ -13,6 +12,7 @@ from host.plan.packing import (
     window_lanes,
 )
 from host.qtensor import code_range
+from rtl.config import FLAT_TAPS
 
 
 def codes_of(rng, shape, bits, signed):

@@ -8,10 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from host.geometry import ceil_div
-from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, LANES, TAPS, WORD_CHANNELS
-
-#: Tap that channel block 0..8 of a flat k block meets.
-FLAT_TAPS = [3 * (block % 3) + block // 3 for block in range(TAPS)]
+from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, FLAT_TAPS, LANES, TAPS, WORD_CHANNELS
 
 
 def row_bytes(width: int) -> int:

@@ -18,7 +18,8 @@ from host.plan import sums
 from host.plan.arrange import add_columns, call, join_phases, phase_kernels, turned, windows
 from host.plan.flat import plan_dot, plan_flat
 from host.plan.plan import Draft, Plan, Source, Spec, Target
-from host.plan.window import MAX_PADDING, plan_window
+from host.plan.tiling import MAX_PADDING
+from host.plan.window import plan_window
 
 Shape = tuple[int, ...]
 Bound = Callable[[Operand, Operand], int]

@@ -12,6 +12,7 @@ from functools import lru_cache
 from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
 from rtl.ddr import Ddr
+from rtl.isa import Descriptor
 
 #: Cycles that a tile and a descriptor cost beside their work: filling the pipelines, control. Rough, and not critical.
 TILE_OVERHEAD = 48
@@ -20,9 +21,10 @@ DESCRIPTOR_OVERHEAD = 128
 #: Beats a cycle of the bus.
 BUS_RATE = float(Ddr().bandwidth)
 
-#: Widest size field of a descriptor, and of `tile_samples`.
-MAX_SIZE = (1 << 16) - 1
-MAX_TILE_SAMPLES = 255
+#: What the fields of a descriptor hold at the most.
+_MOST = {name: (1 << field.bits) - 1 if field.most is None else field.most for name, _, _, field in Descriptor.places}
+#: Of the fields for sizes, of `tile_samples`, and of the zero rows and columns that the array adds by itself.
+MAX_SIZE, MAX_TILE_SAMPLES, MAX_PADDING = _MOST["samples"], _MOST["tile_samples"], _MOST["pad_top"]
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,9 @@ from host.plan.packing import row_bytes
 from host.plan.plan import Draft, Source
 from host.plan.rounds import round_sizes, rounds
 from host.plan.sums import most_terms, result_bytes
-from host.plan.tiling import MAX_SIZE, Precision, Tiling, window_tiling
+from host.plan.tiling import MAX_PADDING, MAX_SIZE, Precision, Tiling, window_tiling
 from rtl.config import BEAT_BYTES, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
 from rtl.isa import Opcode
-
-#: Zero rows and columns that the array adds by itself above and left of an image.
-MAX_PADDING = 2
 
 
 @dataclass(frozen=True)
