@@ -1,4 +1,4 @@
-"""Timing of the descriptor front end: fetching descriptors and precision bytes, and cutting layers into tiles.
+"""When descriptors and precision bytes are there, and when the tiler emits each tile of `sim.tile_model`.
 
 It follows `rtl.fetch` and `rtl.tiler` state by state, for they are what a short descriptor waits for.
 """
@@ -6,12 +6,12 @@ It follows `rtl.fetch` and `rtl.tiler` state by state, for they are what a short
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from host.geometry import ceil_div
-from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS
-from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Flag, Opcode
+from rtl.config import BEAT_BYTES
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Flag
 from rtl.sizes import Sizes
+from sim.tile_model import Run, Tile, runs, tiles_of_run
 
 #: Cycles from a run's last beat on the bus to its receiver, behind the reader's register.
 RECEIVED = 1
@@ -19,40 +19,11 @@ RECEIVED = 1
 CHECKED = 1 + Sizes.CYCLES
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A run of samples of one precision times a band of output rows, or (samples 0) the end of a descriptor.
-
-    Attributes
-    ----------
-    start : cycle from which the units' queues hold it.
-    bits, digits : planes of the streaming operand and digits of the stationary one.
-    first, samples, slots : first sample, their number, and how many of them one cluster has.
-    band, rows : number of the band in its image, and its output rows.
-    top : first image row that is loaded; `run_beats` are the beats of its rows of one channel block.
-    """
+class Emitted(NamedTuple):
+    """A tile, or None for the end of a descriptor, and the cycle from which the units' queues hold it."""
 
     start: int
-    descriptor: Descriptor
-    bits: int = 0
-    digits: int = 0
-    first: int = 0
-    samples: int = 0
-    slots: int = 0
-    band: int = 0
-    rows: int = 0
-    top: int = 0
-    run_beats: int = 0
-
-    @property
-    def area(self) -> int:
-        """Positions of one sample."""
-        return self.rows * self.descriptor.out_width
-
-    @property
-    def row_beats(self) -> int:
-        """Beats of an image row of one channel block."""
-        return self.bits * ceil_div(self.descriptor.width, BEAT_WORDS)
+    tile: Tile | None
 
 
 class Front:
@@ -82,7 +53,7 @@ class Front:
     ):
         self._descriptors, self._tables = descriptors, tables
         self._room, self._completed = room, completed
-        self.emitted: list[Tile] = []
+        self.emitted: list[Emitted] = []
         self.tiles = 0  # among them, not counting ends
         self._steps = self._all()
         self.pending: tuple[int, int, int] | None = None
@@ -119,7 +90,7 @@ class Front:
             while (room := self._room(len(self.emitted), True)) is None:
                 yield None
             now = max(now, room)  # END
-            self.emitted.append(Tile(now + 1, d))
+            self.emitted.append(Emitted(now + 1, None))
             now += 1
 
     def _descriptor(self, now: int, d: Descriptor, table: bytes, own: bytes):
@@ -143,46 +114,32 @@ class Front:
             there += 1
         now += 1  # SAMPLE
         most = d.tile_samples * d.sample_parts
-        sample = 0
-        while sample < d.samples:
+        for run in runs(table or [d.stream_bits] * d.samples, most):
             now = max(now, there) + 1  # OPEN
-            planes = table[sample] if table else d.stream_bits
-            following = sample + 1
-            there = yield from after(now + (1 if planes == 0 else 4), following)
-            if planes == 0:
+            there = yield from after(now + (4 if run.bits else 1), run.first + 1)
+            if not run.bits:
                 now += 2  # SKIP, SAMPLE or DONE
-                sample = following
                 continue
             now += 6  # five steps of SIZES, EXTEND
-            while following < d.samples and following - sample < most:
+            following = run.first + run.samples
+            for sample in range(run.first + 1, following):
                 now = max(now, there) + 1
-                if table and table[following] != planes:
-                    break
-                following += 1
-                there = yield from after(now - 1, following)
+                there = yield from after(now - 1, sample + 1)
+            if following < d.samples and run.samples < most:
+                now = max(now, there) + 1  # its precision is another
             now += 1  # RUN
-            now = yield from self._bands(now, d, planes, ceil_div(bits, DIGIT_BITS), sample, following - sample)
+            now = yield from self._bands(now, d, run, bits)
             now += 1  # SAMPLE or DONE
-            sample = following
         return now + 1
 
-    def _bands(self, now: int, d: Descriptor, planes: int, digits: int, first: int, samples: int):
+    def _bands(self, now: int, d: Descriptor, run: Run, stationary_bits: int):
         """From the cycle in which a run is known to the one in which its last tile is taken."""
-        row_beats = planes * ceil_div(d.width, BEAT_WORDS)
-        for band, y in enumerate(range(0, d.out_height, d.tile_rows)):
-            rows = min(d.tile_rows, d.out_height - y)
-            corner = y * d.stride - d.pad_top
-            bottom = 0 if d.opcode == Opcode.FLAT else min(corner + (rows - 1) * d.stride + 2, d.height - 1)
-            top = max(corner, 0)
-            now += 9 if band == 0 else 10  # NEXT, ROWS to BAND
+        for tile in tiles_of_run(d, run, stationary_bits):
+            now += 10 if tile.band else 9  # NEXT, ROWS to BAND
             while (room := self._room(len(self.emitted), False)) is None:
                 yield None
             now = max(now, room)
-            tile = Tile(
-                *(now + 1, d, planes, digits, first, samples, ceil_div(samples, d.sample_parts), band, rows, top),
-                run_beats=(bottom - top + 1) * row_beats,
-            )
-            self.emitted.append(tile)
+            self.emitted.append(Emitted(now + 1, tile))
             self.tiles += 1
         return now
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from host.cycles.bus import NEVER, Channel
-from host.cycles.front import Front, Tile
+from host.cycles.front import Emitted, Front
 from host.cycles.units import FILLED, Execute, Load, Stalls, Store, Table, stream_runs, weight_runs
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
 from rtl.ddr import Ddr
 from rtl.isa import Descriptor
+from sim.tile_model import Tile
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Pipeline:
         self._executed: list[int] = []
         self._stored: list[int] = []
         self._ends: list[int] = []
-        self._waiting: list[tuple[Tile, int]] = []  # items in front of STORE, with the cycle when they are complete
+        self._waiting: list[tuple[Emitted, int]] = []  # items in front of STORE, with the cycle when they are complete
         self._front = Front(descriptors, tables, self._room, self._completed)
 
     def _room(self, item: int, end: bool) -> int | None:
@@ -95,8 +96,8 @@ class Pipeline:
             if done < len(front.emitted):
                 item = front.emitted[done]
                 done += 1
-                if item.samples:
-                    self._tile(item)
+                if item.tile:
+                    self._tile(item.start, item.tile)
                 else:
                     self._waiting.append((item, 0))
             elif front.pending is not None:
@@ -115,21 +116,21 @@ class Pipeline:
 
     def _drain(self, leave: int) -> None:
         """Let STORE work until `leave` tiles wait: it competes with EXEC, whose next tile has to be known by then."""
-        while sum(1 for item, _ in self._waiting if item.samples) > leave or (
-            self._waiting and not self._waiting[0][0].samples
+        while sum(1 for item, _ in self._waiting if item.tile) > leave or (
+            self._waiting and not self._waiting[0][0].tile
         ):
             item, full = self._waiting.pop(0)
-            if item.samples:
-                self._stored.append(self._store.tile(item, full))
+            if item.tile:
+                self._stored.append(self._store.tile(item.start, item.tile, full))
             else:
                 self._ends.append(self._store.end(item.start))
                 self._stored.append(self._ends[-1])
 
-    def _tile(self, tile: Tile) -> None:
+    def _tile(self, start: int, tile: Tile) -> None:
         config, load, table, execute = self._config, self._load, self._table, self._execute
         d = tile.descriptor
         positions = tile.area * tile.slots
-        load.begin(tile.start)
+        load.begin(start)
         self._drain(1)
         for block in range(d.k_blocks):
             load.slot(execute.stream_free[0])
@@ -138,7 +139,7 @@ class Pipeline:
             if block == 0:
                 number = len(self._executed)
                 free = self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER
-                self._executed.append(execute.tile(tile.start, free))
+                self._executed.append(execute.tile(start, free))
             execute.block(filled + FILLED, tile.bits)
             for row_block in range(d.row_blocks):
                 for digit in range(tile.digits):
@@ -151,6 +152,6 @@ class Pipeline:
             execute.block_done()
         execute.tile_done()
         self._loaded.append(load.released)
-        self._waiting.append((tile, execute.done + execute.result_full))
+        self._waiting.append((Emitted(start, tile), execute.done + execute.result_full))
         if self._store.drains_freely(tile):
             self._drain(0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from host.cycles.bus import NEVER, Channel, Run
-from host.cycles.front import RECEIVED, Front, Tile
+from host.cycles.front import RECEIVED, Front
 from rtl.array import DRAIN_LATENCY
 from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
 from rtl.control import DRAIN_ROWS
@@ -24,6 +24,7 @@ from rtl.store import QUADS
 from rtl.table import ENTRIES
 from rtl.timing import array_timing
 from rtl.unpack import Unpack
+from sim.tile_model import Tile
 
 #: From a run's last beat on the bus until EXEC or the table loader may take the slot that it completes.
 FILLED = RECEIVED + Unpack.LATENCY
@@ -233,12 +234,12 @@ class Store:
             return begin + quads - 1, begin + quads - 1
         return round(now + left) - 1, round(now + left * pace) - 1
 
-    def tile(self, tile: Tile, full: int) -> int:
+    def tile(self, start: int, tile: Tile, full: int) -> int:
         """Drain a tile whose results are complete in cycle `full`; return the cycle of its last request."""
         d, rows = tile.descriptor, self._config.rows
         quads = tile.area * (rows // DRAIN_ROWS)
         size = d.tile_rows * d.out_width * rows * BEAT_BYTES // DRAIN_ROWS << d.out_format
-        now = max(self._now, tile.start)
+        now = max(self._now, start)
         self._stalls.store_stall_result += max(0, full - now)
         now = max(now, full) + 1
         for sample in range(tile.samples):
