@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from .axi import ADDRESS_BITS, AXILite
 from .config import AcceleratorConfig
+from .errors import Error
 from .isa import COUNTER_NAMES, COUNTERS, CSR, CSR_ADDRESS_BITS, ID, VERSION, Control, Irq, Status, config_words
 from .tiles import INDEX
 
@@ -49,7 +50,7 @@ class RegisterBank(wiring.Component):
                 "reset_done": In(1),
                 "head": In(INDEX),
                 "completed": In(INDEX),
-                "error": In(8),
+                "error": In(Error),
                 "error_index": In(INDEX),
                 "idle": In(1),
                 "done": In(1),

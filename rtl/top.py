@@ -158,7 +158,8 @@ class Accelerator(wiring.Component):
         ]
 
         # A bus error that counts halts all bursts, since what follows it is worthless.
-        error, error_index = Signal(8), Signal(INDEX)
+        error = Signal(Error)
+        error_index = Signal(INDEX)
         m.d.comb += [
             csr.error.eq(error),
             csr.error_index.eq(error_index),
