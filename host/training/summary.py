@@ -32,7 +32,7 @@ def summarise(
     static = static_reference(config, board, dataset, on_part)
     return {
         "board": config.board,
-        "cycles_modelled": getattr(board, "modelled", False),
+        "cycles_modelled": board.modelled,
         "dataset": {"image": list(dataset.image), "classes": dataset.classes, "samples": len(dataset.train)},
         "machine": asdict(Machine.of(config.preset, board.config)),
         "test_accuracy": progress.records[-1]["test_accuracy"],
