@@ -32,7 +32,7 @@ from rtl.limits import result_positions, stream_beats
 _SPACE = 1 << 32
 
 #: Elements of the largest temporary array; more samples than fit it are computed one part after the other.
-_WORKING_SET = 1 << 24
+_WORKING_SET = 1 << 22
 
 
 @dataclass(frozen=True)
