@@ -74,40 +74,29 @@ class Fetch(wiring.Component):
         with m.If(self.beats.valid):
             m.d.sync += turn.eq(turn << 1)
 
-        m.d.comb += [
-            self.command.payload.index.eq(self.head),
-            self.looked_up.payload.eq(self.beats.payload.data),
-        ]
+        command = self.command.payload
+        m.d.comb += self.looked_up.payload.eq(self.beats.payload.data)
+        with m.If(self.command.ready):
+            m.d.sync += self.command.valid.eq(0)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += self.idle.eq(~self.lookup.valid & (self.o.valid | ~waiting))
-                with m.If(self.lookup.valid):
-                    m.next = "READ BEAT"
-                with m.Elif(waiting & ~self.o.valid):
-                    m.next = "READ DESCRIPTOR"
-            with m.State("READ BEAT"):
                 m.d.comb += [
-                    self.command.valid.eq(1),
-                    self.command.payload.addr.eq(self.lookup.payload),
-                    self.command.payload.beats.eq(1),
-                    self.command.payload.index.eq(self.o.payload.index),
-                    self.lookup.ready.eq(self.command.ready),
+                    self.lookup.ready.eq(1),
+                    self.idle.eq(~self.lookup.valid & (self.o.valid | ~waiting)),
                 ]
-                with m.If(self.command.ready):
+                m.d.sync += [command.addr.eq(address), command.beats.eq(DESCRIPTOR_BEATS), command.index.eq(self.head)]
+                m.d.sync += turn.eq(~self.lookup.valid)  # a beat that is looked up is none of the descriptor's
+                with m.If(self.lookup.valid):
+                    m.d.sync += [command.addr.eq(self.lookup.payload), command.beats.eq(1), self.command.valid.eq(1)]
+                    m.d.sync += command.index.eq(self.o.payload.index)
                     m.next = "BEAT"
+                with m.Elif(waiting & ~self.o.valid):
+                    m.d.sync += self.command.valid.eq(1)
+                    m.next = "DESCRIPTOR"
             with m.State("BEAT"):
                 m.d.comb += self.looked_up.valid.eq(self.beats.valid)
                 with m.If(self.beats.valid):
                     m.next = "IDLE"
-            with m.State("READ DESCRIPTOR"):
-                m.d.comb += [
-                    self.command.valid.eq(1),
-                    self.command.payload.addr.eq(address),
-                    self.command.payload.beats.eq(DESCRIPTOR_BEATS),
-                ]
-                m.d.sync += turn.eq(1)
-                with m.If(self.command.ready):
-                    m.next = "DESCRIPTOR"
             with m.State("DESCRIPTOR"):
                 with m.If(self.beats.valid & self.beats.payload.last):
                     m.d.sync += [self.o.payload.index.eq(self.head), self.head.eq(self.head + 1), self.o.valid.eq(1)]
