@@ -116,11 +116,12 @@ class Bands(wiring.Component):
                 m.d.sync += band.block_positions.eq(multiplier.o)
                 m.next = "LAST BEATS"
             with m.State("LAST BEATS"):
-                m.d.sync += band.run_beats.eq(multiplier.o)
+                m.d.sync += [band.run_beats.eq(multiplier.o), self.o.valid.eq(1)]
                 m.next = "BAND"
             with m.State("BAND"):
-                m.d.comb += [self.o.valid.eq(1), self.i.ready.eq(self.o.ready & last)]
+                m.d.comb += self.i.ready.eq(self.o.ready & last)
                 with m.If(self.o.ready):
+                    m.d.sync += self.o.valid.eq(0)
                     m.next = "NEXT"
                     with m.If(last):
                         m.next = "RUN"

@@ -68,7 +68,7 @@ class DescriptorCheck(wiring.Component):
 
     def _contradictions(self, m: Module) -> dict[str, Value]:
         """Sizes that cannot go together, or not with the configuration."""
-        p, own = self.descriptor.product, self.descriptor.stationary.stride_n
+        p = self.descriptor.product
         two = p.stride[1]  # a stride that is neither 1 nor 2 is refused anyway
         flat = _register(m, "flat", self.descriptor.header.opcode == Opcode.FLAT)
         clusters = _register(m, "clusters", p.sample_parts << p.log2_row_parts[:3])
@@ -78,10 +78,11 @@ class DescriptorCheck(wiring.Component):
         width = _register(m, "width", p.width + p.pad_left)
         several = _register(m, "several", (p.height != 1) | (p.out_height != 1) | (p.tile_rows != 1))
         span = _register(m, "span", (p.tile_rows << two) + Mux(two, 1, 2))  # image rows under the windows of a tile
+        own = _register(m, "own", self.descriptor.stationary.stride_n != 0)
         loaded = _register(m, "loaded", p.row_groups + (p.row_groups << 1))
         return {
             "clusters": clusters > self._config.clusters,
-            "own_stationary": (own != 0) & (p.tile_samples != 1),
+            "own_stationary": own & (p.tile_samples != 1),
             "windows_below": below >= height,
             "windows_beside": beside >= width,
             "flat_rows": flat & (several | (p.row_groups != 3)),

@@ -78,17 +78,20 @@ class Fetch(wiring.Component):
         m.d.comb += self.looked_up.payload.eq(self.beats.payload.data)
         with m.If(self.command.ready):
             m.d.sync += self.command.valid.eq(0)
+        with m.If(~self.command.valid):
+            m.d.sync += [command.addr.eq(address), command.beats.eq(DESCRIPTOR_BEATS), command.index.eq(self.head)]
+            with m.If(self.lookup.valid):
+                m.d.sync += [command.addr.eq(self.lookup.payload), command.beats.eq(1)]
+                m.d.sync += command.index.eq(self.o.payload.index)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
                     self.lookup.ready.eq(1),
                     self.idle.eq(~self.lookup.valid & (self.o.valid | ~waiting)),
                 ]
-                m.d.sync += [command.addr.eq(address), command.beats.eq(DESCRIPTOR_BEATS), command.index.eq(self.head)]
                 m.d.sync += turn.eq(~self.lookup.valid)  # a beat that is looked up is none of the descriptor's
                 with m.If(self.lookup.valid):
-                    m.d.sync += [command.addr.eq(self.lookup.payload), command.beats.eq(1), self.command.valid.eq(1)]
-                    m.d.sync += command.index.eq(self.o.payload.index)
+                    m.d.sync += self.command.valid.eq(1)
                     m.next = "BEAT"
                 with m.Elif(waiting & ~self.o.valid):
                     m.d.sync += self.command.valid.eq(1)

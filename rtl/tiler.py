@@ -84,13 +84,15 @@ class Tiler(wiring.Component):
         of_samples = Signal()  # those of the samples are wanted
         self._precisions(m, d, precisions, runs, take, of_samples)
 
-        reached = Signal()  # all descriptors before this one have completed
+        reached = Signal(2)  # all descriptors before this one have completed, say both halves of their number
         digits = Signal(DIGITS)
         skipped = Signal()
         too_wide = Signal()
         failed = Signal(Error)
         end = Signal()
-        m.d.sync += reached.eq(self.completed == index)
+        half = INDEX // 2
+        for i, part in enumerate((slice(half), slice(half, None))):
+            m.d.sync += reached[i].eq(self.completed[part] == index[part])
 
         def fail(error):
             m.d.sync += failed.eq(error)
@@ -108,7 +110,7 @@ class Tiler(wiring.Component):
             with m.State("FENCE"):
                 with m.If(check.error != Error.NONE):
                     fail(check.error)
-                with m.Elif(reached | ~d.header.flags.fence):
+                with m.Elif(reached.all() | ~d.header.flags.fence):
                     m.next = "STATIONARY"
             with m.State("STATIONARY"):
                 m.d.comb += precisions.i.valid.eq(1)
