@@ -6,7 +6,9 @@ Results leave in the order (sample, row block, position, row), four rows a reque
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from typing import NamedTuple
+
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -15,14 +17,25 @@ from .array import DRAIN_LATENCY
 from .axi import ADDRESS_BITS
 from .config import ACC_BITS, BEAT_BITS, SLOTS, AcceleratorConfig
 from .control import DRAIN_ROWS, drain
+from .delay import delayed
 from .dma import Command
+from .loop import Loop
+from .pack import Pack, Quad
 from .queue import Queue
-from .store_block import Format
-from .tiles import SIZE, store_tile
+from .tiles import store_tile
 
 #: Requests in flight and groups of sums waiting to become beats.
 QUADS = 16
 assert QUADS > DRAIN_LATENCY
+
+
+class Ends(NamedTuple):
+    """What ends with a command: registers, valid in the cycle in which the next one is prepared."""
+
+    block: Signal  #: the row block, in all clusters of a sample part
+    sample: Signal
+    parts: Signal  #: the sample, in the last of the sample parts
+    tile: Signal
 
 
 class Store(wiring.Component):
@@ -37,12 +50,14 @@ class Store(wiring.Component):
         To the writer.
     quiet : In(1)
         The writer has written everything and been acknowledged.
+    finished : Out(1)
+        Pulse: all sums of a tile have been requested, or a descriptor has ended.
     completed : Out(1), interrupt : Out(1)
         Pulse at a descriptor's end; `interrupt` if it asked for one.
     waiting : Out(1)
         A tile waits for its results.
     overflows : Out
-        Results leaving in this cycle that did not fit int16 or int32.
+        Results that did not fit int16 or int32, counted a few cycles after they left.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -60,6 +75,7 @@ class Store(wiring.Component):
                 "command": Out(stream.Signature(Command)),
                 "beats": Out(stream.Signature(BEAT_BITS)),
                 "quiet": In(1),
+                "finished": Out(1),
                 "completed": Out(1),
                 "interrupt": Out(1),
                 "waiting": Out(1),
@@ -69,129 +85,190 @@ class Store(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, tile = self._config, self.i.payload
-        quads = config.rows // DRAIN_ROWS
+        tile = Signal(store_tile(self._config))  # in work
+        loaded = Signal()  # it is new since the cycle before
+        vacant = Signal(init=1)  # there is none; a register, for the record is wide
+        with m.If(vacant):
+            m.d.sync += tile.eq(self.i.payload)
 
-        full = Signal(range(SLOTS + 1))
-        use = Signal()
-        m.d.sync += full.eq(full + self.result_full - use)
-
-        slot = Signal(range(SLOTS))
-        sample, part = Signal.like(tile.samples), Signal.like(tile.parts)
-        row_block, row_part = Signal(SIZE), Signal(5)
-        place, quad = Signal.like(tile.area), Signal(range(max(2, quads)))
-        sample_start, block_start = Signal.like(tile.area), Signal.like(tile.area)
-        sample_addr, addr = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
-        last_row_part = row_part == (1 << tile.log2_row_parts) - 1
-        last_row_block = row_block == tile.row_blocks - 1
-        last_sample = sample == tile.samples - 1
-        last_quad = quad == quads - 1
-        last_place = place == tile.area - 1
-
-        credit = Signal(range(QUADS + 1), init=QUADS)
-        granted, taken = Signal(), Signal()
-        m.d.sync += credit.eq(credit - granted + taken)
+        granted = Signal()
+        ended = Signal()  # the command's last request was granted in the cycle before
+        credit, whole = self._sums(m, tile, granted)
+        ends = self._loops(m, tile, loaded, ended)
+        self._address(m, tile, vacant, ended, ends)
+        last_request = self._requests(m, tile, vacant, loaded, granted, ended, ends)
+        full, use = self._full(m)
+        quiet = Signal()
+        m.d.sync += [quiet.eq(self.quiet), loaded.eq(0), ended.eq(granted & last_request)]
         m.d.comb += [
+            self.i.ready.eq(vacant & (full | self.i.payload.end)),
+            self.waiting.eq(vacant & self.i.valid & ~full & ~self.i.payload.end),
             granted.eq(self.drain_request & self.drain_grant),
-            self.drain.position.eq(slot * config.result_slot + block_start + sample_start + place),
-            self.drain.cluster.eq((part << tile.log2_row_parts) + row_part),
-            self.drain.quad.eq(quad),
-            self.command.payload.index.eq(tile.index),
-            self.command.payload.addr.eq(addr),
-            self.command.payload.beats.eq((tile.area << ceil_log2(quads)) << tile.format),
+            self.finished.eq(self.result_free | self.completed),
         ]
-
         with m.FSM():
             with m.State("TILE"):
-                m.d.sync += [
-                    sample.eq(0),
-                    part.eq(0),
-                    row_block.eq(0),
-                    row_part.eq(0),
-                    sample_start.eq(0),
-                    block_start.eq(0),
-                    sample_addr.eq(tile.out_addr),
-                    addr.eq(tile.out_addr),
-                ]
-                with m.If(self.i.valid & tile.end):
+                with m.If(self.i.valid & self.i.ready):
+                    m.d.sync += vacant.eq(0)
+                    m.next = "START"
+            with m.State("START"):
+                m.d.sync += loaded.eq(1)
+                m.d.comb += use.eq(~tile.end)
+                m.next = "COMMAND"
+                with m.If(tile.end):
                     m.next = "END"
-                with m.Elif(self.i.valid):
-                    m.d.comb += self.waiting.eq(full == 0)
-                    with m.If(full != 0):
-                        m.d.comb += use.eq(1)
-                        m.next = "COMMAND"
             with m.State("COMMAND"):
                 m.d.comb += self.command.valid.eq(1)
-                m.d.sync += [place.eq(0), quad.eq(0)]
                 with m.If(self.command.ready):
                     m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += self.drain_request.eq(credit != 0)
-                with m.If(granted):
-                    m.d.sync += quad.eq(quad + 1)
-                    with m.If(last_quad):
-                        m.d.sync += [quad.eq(0), place.eq(place + 1)]
-                    with m.If(last_quad & last_place):
-                        m.d.sync += [row_part.eq(row_part + 1), addr.eq(addr + tile.out_stride_m)]
-                        m.next = "COMMAND"
-                        with m.If(last_row_part):
-                            m.d.sync += [
-                                row_part.eq(0),
-                                row_block.eq(row_block + 1),
-                                block_start.eq(block_start + tile.block_positions),
-                            ]
-                            with m.If(last_row_block):
-                                m.d.sync += [
-                                    row_block.eq(0),
-                                    block_start.eq(0),
-                                    sample.eq(sample + 1),
-                                    sample_addr.eq(sample_addr + tile.out_stride_n),
-                                    addr.eq(sample_addr + tile.out_stride_n),
-                                    part.eq(part + 1),
-                                ]
-                                with m.If(part == tile.parts - 1):
-                                    m.d.sync += [part.eq(0), sample_start.eq(sample_start + tile.area)]
-                                with m.If(last_sample):
-                                    m.d.sync += slot.eq(slot + 1)
-                                    m.d.comb += [self.result_free.eq(1), self.i.ready.eq(1)]
-                                    m.next = "TILE"
-            with m.State("END"):
-                with m.If(self.quiet & (credit == QUADS)):
-                    m.d.comb += [self.completed.eq(1), self.interrupt.eq(tile.interrupt), self.i.ready.eq(1)]
+                m.d.comb += self.drain_request.eq(credit)
+                with m.If(granted & last_request):
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                m.next = "COMMAND"
+                with m.If(ends.tile):
+                    m.d.comb += self.result_free.eq(1)
+                    m.d.sync += vacant.eq(1)
                     m.next = "TILE"
+            with m.State("END"):
+                with m.If(quiet & whole):
+                    m.d.comb += [self.completed.eq(1), self.interrupt.eq(tile.interrupt)]
+                    m.d.sync += vacant.eq(1)
+                    m.next = "TILE"
+        return m
 
-        # Four sums become one beat of int16, two of int32 or four of int64.
-        entry = data.StructLayout({"sums": data.ArrayLayout(ACC_BITS, DRAIN_ROWS), "format": Format})
-        m.submodules.quads = queue = Queue(entry, QUADS)
-        on_the_way = Signal(data.ArrayLayout(Format, DRAIN_LATENCY))  # formats of the granted requests
-        m.d.sync += on_the_way.as_value().eq(Cat(tile.format, on_the_way.as_value()))
+    def _full(self, m: Module) -> tuple[Signal, Signal]:
+        """Whether a result slot is full, and the pulse that takes it."""
+        count = Signal(range(SLOTS + 1), name="full_slots")
+        full = Signal()
+        use = Signal()
+        with m.If(self.result_full & ~use):
+            m.d.sync += [count.eq(count + 1), full.eq(1)]
+        with m.Elif(use & ~self.result_full):
+            m.d.sync += [count.eq(count - 1), full.eq(count != 1)]
+        return full, use
+
+    def _loops(self, m: Module, tile, loaded, ended) -> Ends:
+        """A command for each cluster of a sample part, in each row block, of each sample."""
+        ends = Ends(*(Signal(name=f"{name}_ends") for name in Ends._fields))
+        loops = []
+        for name, turns, step in (
+            ("row_parts", 1 << tile.log2_row_parts, ended),
+            ("row_blocks", tile.row_blocks, ended & ends.block),
+            ("samples", tile.samples, ended & ends.sample),
+            ("parts", tile.parts, ended & ends.sample),
+        ):
+            m.submodules[name] = loop = Loop(len(turns))
+            m.d.comb += [loop.turns.eq(turns), loop.load.eq(loaded), loop.step.eq(step)]
+            loops.append(loop)
+        row_parts, row_blocks, samples, parts = loops
+        m.d.sync += [
+            ends.block.eq(row_parts.last),
+            ends.sample.eq(row_parts.last & row_blocks.last),
+            ends.parts.eq(row_parts.last & row_blocks.last & parts.last),
+            ends.tile.eq(row_parts.last & row_blocks.last & samples.last),
+        ]
+        return ends
+
+    def _address(self, m: Module, tile, vacant, ended, ends: Ends) -> None:
+        """Commands to the writer. What the next one may need is added up while the present one runs."""
+        addr = Signal(ADDRESS_BITS)
+        sample = Signal(ADDRESS_BITS)  # where the sample's results begin
+        next_block = Signal(ADDRESS_BITS)
+        next_sample = Signal(ADDRESS_BITS)
+        beats = Signal.like(self.command.payload.beats)
+        quads = self._config.rows // DRAIN_ROWS
+        m.d.sync += [
+            next_block.eq(addr + tile.out_stride_m),
+            next_sample.eq(sample + tile.out_stride_n),
+            beats.eq((tile.area << ceil_log2(quads)) << tile.format),
+        ]
+        with m.If(vacant):
+            m.d.sync += [addr.eq(self.i.payload.out_addr), sample.eq(self.i.payload.out_addr)]
+        with m.Elif(ended):
+            m.d.sync += addr.eq(next_block)
+            with m.If(ends.sample):
+                m.d.sync += [addr.eq(next_sample), sample.eq(next_sample)]
+        m.d.comb += [
+            self.command.payload.addr.eq(addr),
+            self.command.payload.beats.eq(beats),
+            self.command.payload.index.eq(tile.index),
+        ]
+
+    def _requests(self, m: Module, tile, vacant, loaded, granted, ended, ends: Ends):
+        """Where the requested sums lie. Returns whether the request is the last of its command."""
+        config = self._config
+        quads = config.rows // DRAIN_ROWS
+        m.submodules.places = places = Loop(len(tile.area))
+        quad = Signal(range(max(2, quads)))
+        last_quad = quad == quads - 1
+        m.d.comb += [
+            places.turns.eq(tile.area),
+            places.load.eq(loaded),
+            places.step.eq(granted & last_quad),
+        ]
+        with m.If(granted):
+            m.d.sync += quad.eq(Mux(last_quad, 0, quad + 1))
+
+        # Positions: of the request, of its command's first, of the first command of its sample; then what may follow.
+        position = Signal.like(self.drain.position)
+        start = Signal.like(position)
+        sample = Signal.like(position)
+        next_block = Signal.like(position)
+        sample_after = Signal.like(position)
+        cluster = Signal.like(self.drain.cluster)
+        part = Signal.like(cluster)  # first cluster of the sample part
+        part_after = Signal.like(cluster)
+        slot = Signal(range(SLOTS))
+        m.d.sync += [
+            next_block.eq(start + tile.block_positions),
+            sample_after.eq(sample + tile.area),
+            part_after.eq(part + (1 << tile.log2_row_parts)),
+        ]
+        next_sample = Mux(ends.parts, sample_after, sample)
+        next_part = Mux(ends.parts, 0, part_after)
+        with m.If(granted & last_quad):
+            m.d.sync += position.eq(position + 1)
+        with m.If(vacant):
+            m.d.sync += [value.eq(slot * config.result_slot) for value in (position, start, sample)]
+            m.d.sync += [cluster.eq(0), part.eq(0)]
+        with m.Elif(ended):
+            m.d.sync += [position.eq(start), cluster.eq(cluster + 1)]
+            with m.If(ends.block):
+                m.d.sync += [position.eq(next_block), start.eq(next_block), cluster.eq(part)]
+            with m.If(ends.sample):
+                m.d.sync += [value.eq(next_sample) for value in (position, start, sample)]
+                m.d.sync += [cluster.eq(next_part), part.eq(next_part)]
+        with m.If(self.result_free):
+            m.d.sync += slot.eq(slot + 1)
+        m.d.comb += [
+            self.drain.position.eq(position),
+            self.drain.cluster.eq(cluster),
+            self.drain.quad.eq(quad),
+        ]
+        return last_quad & places.last
+
+    def _sums(self, m: Module, tile, granted) -> tuple[Signal, Signal]:
+        """From drained sums to beats. Returns whether there is room for a request's, and whether none is on its way."""
+        m.submodules.quads = queue = Queue(Quad, QUADS)
+        m.submodules.pack = pack = Pack()
+        wiring.connect(m, queue.o, pack.i)
+        wiring.connect(m, pack.o, wiring.flipped(self.beats))
         m.d.comb += [
             queue.i.valid.eq(self.drained_valid),
             queue.i.payload.sums.eq(self.drained),
-            queue.i.payload.format.eq(on_the_way[DRAIN_LATENCY - 1]),
+            queue.i.payload.format.eq(delayed(m, tile.format, DRAIN_LATENCY, "format")),
+            self.overflows.eq(pack.overflows),
         ]
-        out = queue.o.payload
-        part_of = Signal(range(DRAIN_ROWS))  # beat of the four sums
-        sums = [out.sums[k].as_signed() for k in range(DRAIN_ROWS)]
-        with m.Switch(out.format):
-            with m.Case(Format.INT16):
-                m.d.comb += self.beats.payload.eq(Cat(*(s[:16] for s in sums)))
-            with m.Case(Format.INT32):
-                m.d.comb += self.beats.payload.eq(
-                    Mux(part_of[0], Cat(sums[2][:32], sums[3][:32]), Cat(sums[0][:32], sums[1][:32]))
-                )
-            with m.Default():
-                m.d.comb += self.beats.payload.eq(Array(sums)[part_of])
-        last_part = part_of == (1 << out.format) - 1
-        m.d.comb += [
-            self.beats.valid.eq(queue.o.valid),
-            queue.o.ready.eq(self.beats.ready & last_part),
-            taken.eq(queue.o.ready & queue.o.valid),
-        ]
-        with m.If(self.beats.valid & self.beats.ready):
-            m.d.sync += part_of.eq(Mux(last_part, 0, part_of + 1))
-        with m.If(taken):
-            for width, form in ((16, Format.INT16), (32, Format.INT32)):
-                with m.If(out.format == form):
-                    m.d.comb += self.overflows.eq(sum(s[width - 1 :].any() & ~s[width - 1 :].all() for s in sums))
-        return m
+        count = Signal(range(QUADS + 1), init=QUADS)
+        credit = Signal(init=1)
+        whole = Signal()
+        taken = Signal()
+        m.d.sync += taken.eq(pack.i.valid & pack.i.ready)
+        with m.If(taken & ~granted):
+            m.d.sync += [count.eq(count + 1), credit.eq(1)]
+        with m.Elif(granted & ~taken):
+            m.d.sync += [count.eq(count - 1), credit.eq(count != 1)]
+        m.d.sync += whole.eq(count == QUADS)
+        return credit, whole

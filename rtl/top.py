@@ -13,9 +13,10 @@ from .csr import RegisterBank
 from .dma import ReadArbiter, Reader, Writer
 from .execute import Execute
 from .fetch import Fetch
-from .isa import COUNTER_NAMES, CSR_ADDRESS_BITS, Error
+from .isa import COUNTER_NAMES, CSR_ADDRESS_BITS
 from .load import Load
 from .queue import Queue
+from .stop import Stop
 from .store import Store
 from .table import TableLoader
 from .tiler import Tiler
@@ -44,13 +45,13 @@ class Accelerator(wiring.Component):
         config = self.config
         reset = Signal()  # of everything but the CSRs
         halt = Signal()  # no new bursts
-        refused_load = Signal()  # a read of LOAD's was refused: no new reads
 
         def unit(name: str, component):
             m.submodules[name] = ResetInserter(reset)(component)
             return component
 
         m.submodules.csr = csr = RegisterBank(config)
+        m.submodules.stop = stop = Stop()
         reader, writer = unit("reader", Reader(config)), unit("writer", Writer(config))
         arbiter = unit("arbiter", ReadArbiter(config))
         fetch, tiler = unit("fetch", Fetch()), unit("tiler", Tiler(config))
@@ -73,8 +74,8 @@ class Accelerator(wiring.Component):
         m.d.comb += self.interrupt.eq(csr.interrupt)
 
         # Descriptors to tiles, tiles to units.
+        m.d.sync += fetch.enable.eq(csr.enable & ~csr.reset_request & ~stop.stopped)
         m.d.comb += [
-            fetch.enable.eq(csr.enable & ~csr.reset_request & (csr.error == 0)),
             fetch.ring_base.eq(csr.ring_base),
             fetch.ring_mask.eq(csr.ring_mask),
             fetch.tail.eq(csr.tail),
@@ -124,73 +125,57 @@ class Accelerator(wiring.Component):
             store.drained_valid.eq(array.drained_valid),
         ]
 
-        # Completion.
+        # Completion. A tile or end is in work from the tiler to STORE, which is the last to be done with it.
         completed = Signal(INDEX)
+        in_work = Signal(range(config.queue_depth + 3))
+        none_in_work = Signal(init=1)
+        begun = tiler.store.valid & tiler.store.ready
         with m.If(store.completed):
             m.d.sync += completed.eq(completed + 1)
-        quiescent = Signal()
+        with m.If(begun & ~store.finished):
+            m.d.sync += [in_work.eq(in_work + 1), none_in_work.eq(0)]
+        with m.Elif(store.finished & ~begun):
+            m.d.sync += [in_work.eq(in_work - 1), none_in_work.eq(in_work == 1)]
+        quiescent = none_in_work & writer.quiet
+        m.d.sync += csr.idle.eq(quiescent & fetch.idle & tiler.idle & reader.idle)
         m.d.comb += [
-            quiescent.eq(
-                ~queues["load"].o.valid & ~queues["execute"].o.valid & ~queues["store"].o.valid & writer.quiet
-            ),
             tiler.completed.eq(completed),
             tiler.quiescent.eq(quiescent),
             csr.completed.eq(completed),
             csr.done.eq(store.interrupt),
-            csr.idle.eq(quiescent & fetch.idle & tiler.idle & reader.idle),
         ]
 
-        # Errors, in the order of `rtl.errors`. A refused read stops who wanted it, and counts when all descriptors
-        # before its own have completed. LOAD never works on a later descriptor than fetch, so it goes first.
-        refused_fetch = Signal()
-        refused_index = Signal(INDEX)
-        reached = Signal()
-        with m.If(reader.fault.valid & ~refused_load & (arbiter.user | ~refused_fetch)):
-            m.d.sync += [
-                refused_load.eq(arbiter.user),
-                refused_fetch.eq(~arbiter.user),
-                refused_index.eq(reader.fault.index),
-            ]
-        m.d.sync += reached.eq((refused_load | refused_fetch) & (completed == refused_index))
+        # Errors. A refused read stops who wanted it; an error on the bus that counts halts all bursts.
         m.d.comb += [
+            stop.read.eq(reader.fault),
+            stop.operand.eq(arbiter.user),
+            stop.write.eq(writer.fault),
+            stop.descriptor.error.eq(tiler.error),
+            stop.descriptor.index.eq(tiler.error_index),
+            stop.completed.eq(completed),
+            stop.clear.eq(reset),
+            csr.error.eq(stop.failure.error),
+            csr.error_index.eq(stop.failure.index),
             fetch.beats.payload.eq(arbiter.beats0.payload),
-            fetch.beats.valid.eq(arbiter.beats0.valid & ~reader.fault.valid & ~refused_fetch),
+            fetch.beats.valid.eq(arbiter.beats0.valid & ~reader.fault.valid & ~stop.refused_fetch),
         ]
-
-        # A bus error that counts halts all bursts, since what follows it is worthless.
-        error = Signal(Error)
-        error_index = Signal(INDEX)
-        m.d.comb += [
-            csr.error.eq(error),
-            csr.error_index.eq(error_index),
-        ]
-        with m.If(error == 0):
-            with m.If(writer.fault.valid):
-                m.d.sync += [error.eq(Error.AXI_WRITE), error_index.eq(writer.fault.index)]
-            with m.Elif(reached):
-                m.d.sync += [
-                    error.eq(Mux(refused_load, Error.AXI_READ, Error.AXI_FETCH)),
-                    error_index.eq(refused_index),
-                ]
-            with m.Elif(tiler.error != 0):
-                m.d.sync += [error.eq(tiler.error), error_index.eq(tiler.error_index)]
 
         # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.
+        quiet = csr.reset_request & reader.idle & writer.idle
+        quiet_before = Signal()
+        m.d.sync += [quiet_before.eq(quiet), reset.eq(quiet & quiet_before & ~reset)]
         m.d.comb += [
-            halt.eq(csr.reset_request | (error >= Error.AXI_FETCH)),
-            reader.halt.eq(halt | refused_load),
+            halt.eq(csr.reset_request | stop.bus),
+            reader.halt.eq(halt | stop.refused_load),
             writer.halt.eq(halt),
-            reset.eq(csr.reset_request & reader.idle & writer.idle),
             csr.reset_done.eq(reset),
         ]
         with m.If(reset):
-            m.d.sync += [completed.eq(0), error.eq(0), error_index.eq(0)]
-            m.d.sync += [refused_load.eq(0), refused_fetch.eq(0), reached.eq(0)]
+            m.d.sync += [completed.eq(0), in_work.eq(0), none_in_work.eq(1)]
 
-        busy = ~csr.idle
         events = {
             "cycles": 1,
-            "busy": busy,
+            "busy": ~csr.idle,
             "load_busy": arbiter.beats1.valid,
             "load_stall_slot": load.waiting,
             "load_stall_axi": reader.waiting,

@@ -65,7 +65,8 @@ class Walk(wiring.Component):
 
         running = Signal()
         index = Signal(range(MAX_BITS))
-        first, last = Signal(), Signal()  # plane of its position
+        first = Signal()  # plane of its position
+        last = Signal()
         m.d.sync += [
             running.eq(self.begin | running & ~self.done),
             first.eq(self.begin | last),

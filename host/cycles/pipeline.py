@@ -123,8 +123,9 @@ class Pipeline:
             if item.tile:
                 self._stored.append(self._store.tile(item.start, item.tile, full))
             else:
-                self._ends.append(self._store.end(item.start))
-                self._stored.append(self._ends[-1])
+                taken, done = self._store.end(item.start)
+                self._stored.append(taken)
+                self._ends.append(done)
 
     def _tile(self, start: int, tile: Tile) -> None:
         config, load, table, execute = self._config, self._load, self._table, self._execute

@@ -37,7 +37,9 @@ CONTEXT_FULL = 4
 #: From a slot offered to EXEC until its planes are listed, beside one cycle for each plane.
 LISTED = PlaneLists.LATENCY
 #: From a granted request to its first beat on the bus.
-DRAIN = DRAIN_LATENCY + 2
+DRAIN = DRAIN_LATENCY + 4
+#: Requests whose sums can wait for the bus: those in flight less those on their way, and two that are packed already.
+WAITING = QUADS - DRAIN_LATENCY + 2
 
 
 @dataclass
@@ -221,7 +223,7 @@ class Store:
                 if left * pace <= first - now:
                     break
                 left -= (first - now) / pace
-                ahead = min(ahead + (first - now) * (1 - 1 / pace), QUADS - DRAIN)
+                ahead = min(ahead + (first - now) * (1 - 1 / pace), WAITING)
                 now = float(first)
             sent = min((last + 1 - now) / pace, ahead + (last + 1 - now) / slow)
             if left <= sent:
@@ -235,20 +237,21 @@ class Store:
         return round(now + left) - 1, round(now + left * pace) - 1
 
     def tile(self, start: int, tile: Tile, full: int) -> int:
-        """Drain a tile whose results are complete in cycle `full`; return the cycle of its last request."""
+        """Drain a tile whose results are complete in cycle `full`; return the cycle in which it leaves the queue."""
         d, rows = tile.descriptor, self._config.rows
         quads = tile.area * (rows // DRAIN_ROWS)
         size = d.tile_rows * d.out_width * rows * BEAT_BYTES // DRAIN_ROWS << d.out_format
         now = max(self._now, start)
         self._stalls.store_stall_result += max(0, full - now)
-        now = max(now, full) + 1
+        taken = max(now, full)
+        now = taken + 2  # TILE, START
         for sample in range(tile.samples):
             for row_block in range(d.row_blocks << d.log2_row_parts):
                 address = d.out_base + (tile.first + sample) * d.out_stride_n + row_block * d.out_stride_m
                 now = self._command(now, (address + tile.band * size) // BEAT_BYTES, quads, d)
         self.result_free.append(now)
         self._now = now
-        return now - 1
+        return taken
 
     def _command(self, now: int, address: int, quads: int, d: Descriptor) -> int:
         """Drain the sums of a row block and sample; return the state after the last request."""
@@ -261,14 +264,17 @@ class Store:
             self._quads.popleft()
         if quads > QUADS:  # all but the last requests have left as beats when the last one is granted
             granted = max(granted, run.last - (run.last - run.first) * QUADS // quads)
-        return granted + 1
+        return granted + 2  # NEXT
 
-    def end(self, start: int) -> int:
-        """A descriptor's end: everything has been written and acknowledged. Return the cycle of completion."""
-        self._now = max(max(self._now, start) + 1, self._last + self._response + 1)
-        done = self._now
-        self._now += 1
-        return done
+    def end(self, start: int) -> tuple[int, int]:
+        """A descriptor's end. Return the cycles in which it leaves the queue, and of completion.
+
+        It is complete when everything has been written and acknowledged.
+        """
+        taken = max(self._now, start)
+        done = max(taken + 2, self._last + self._response + 2)
+        self._now = done + 1
+        return taken, done
 
 
 def stream_runs(tile: Tile, block: int) -> list[tuple[int, int]]:
