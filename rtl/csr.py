@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from .axi import ADDRESS_BITS, AXILite
+from .axi import ADDRESS_BITS, OKAY, AXILite
 from .config import AcceleratorConfig
 from .errors import Error
 from .isa import COUNTER_NAMES, COUNTERS, CSR, CSR_ADDRESS_BITS, ID, VERSION, Control, Irq, Status, config_words
@@ -15,6 +19,9 @@ from .tiles import INDEX
 COUNTER_BITS = 48
 #: Widest increment: planes skipped at one position.
 EVENT_BITS = 5
+#: Words that one multiplexer of the read path chooses from.
+BANK = 16
+BANK_BITS = exact_log2(BANK)
 
 
 class RegisterBank(wiring.Component):
@@ -34,7 +41,8 @@ class RegisterBank(wiring.Component):
         How far each counter moves in this cycle, in the order of `rtl.isa.COUNTERS`.
     interrupt : Out(1)
 
-    A write takes effect two cycles after both AW and W are there; a read answers after two cycles.
+    A write takes effect two cycles after both AW and W are there; a read answers after three cycles. Events count two
+    cycles after they were seen.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -61,59 +69,12 @@ class RegisterBank(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bus = self.bus
-        pending, irq_enable = Signal(2), Signal(2)
-
-        # Counters.
-        counters = [Signal(COUNTER_BITS, name=f"counter_{name}") for name in COUNTER_NAMES]
-        clear = Signal()
-        for counter, event in zip(counters, self.events, strict=True):
-            m.d.sync += counter.eq(Mux(clear, 0, counter + event))
-
-        # Writes.
-        aw, w = bus.aw, bus.w
-        write = Signal()
-        m.d.comb += [
-            write.eq(aw.valid & w.valid & ~bus.b.valid),
-            aw.ready.eq(write),
-            w.ready.eq(write),
-            bus.b.payload.resp.eq(0),
-        ]
-        with m.If(bus.b.valid & bus.b.ready):
-            m.d.sync += bus.b.valid.eq(0)
-        error_seen = Signal()
-        value = w.payload.data
-        with m.If(write):
-            m.d.sync += bus.b.valid.eq(1)
-        m.d.sync += [
-            error_seen.eq(self.error != 0),
-            pending.eq(
-                (pending & ~Mux(write & (aw.payload.addr == CSR.IRQ), value[:2], 0))
-                | Mux(self.done, Irq.DONE, 0)
-                | Mux((self.error != 0) & ~error_seen, Irq.ERROR, 0)
-            ),
-        ]
-        with m.If(self.reset_done):
-            m.d.sync += [self.reset_request.eq(0), self.tail.eq(0), self.enable.eq(0), pending.eq(0)]
-        with m.If(write):
-            with m.Switch(aw.payload.addr):
-                with m.Case(CSR.CONTROL):
-                    m.d.sync += self.enable.eq(value[0])
-                    m.d.comb += clear.eq(value[Control.CLEAR_COUNTERS.bit_length() - 1])
-                    with m.If(value[Control.RESET.bit_length() - 1]):
-                        m.d.sync += self.reset_request.eq(1)
-                with m.Case(CSR.IRQ_ENABLE):
-                    m.d.sync += irq_enable.eq(value)
-                with m.Case(CSR.RING_BASE):
-                    m.d.sync += self.ring_base.eq(value)
-                with m.Case(CSR.RING_MASK):
-                    m.d.sync += self.ring_mask.eq(value)
-                with m.Case(CSR.TAIL):
-                    m.d.sync += self.tail.eq(value)
-        m.d.sync += self.interrupt.eq((pending & irq_enable) != 0)
-
-        # Reads. The low word of a counter latches the high word, so the pair is consistent.
-        readable = {
+        clear = Signal()  # counters
+        pending = Signal(2)
+        irq_enable = Signal(2)
+        counters = self._counters(m, clear)
+        self._writes(m, clear, pending, irq_enable)
+        words = {
             CSR.ID: ID,
             CSR.VERSION: VERSION,
             CSR.CONTROL: Cat(self.enable, self.reset_request),
@@ -127,28 +88,121 @@ class RegisterBank(wiring.Component):
             CSR.HEAD: self.head,
             CSR.TAIL: self.tail,
             CSR.COMPLETED: self.completed,
+            **dict(zip((CSR.CONFIG0, CSR.CONFIG1, CSR.CONFIG2), config_words(self._config), strict=True)),
         }
-        for register, word in zip((CSR.CONFIG0, CSR.CONFIG1, CSR.CONFIG2), config_words(self._config), strict=True):
-            readable[register] = word
-        high = Signal(COUNTER_BITS - 32)
-        addr, pending_read = Signal(CSR_ADDRESS_BITS), Signal()
-        m.d.comb += bus.ar.ready.eq(~pending_read & ~bus.r.valid)
-        with m.If(bus.ar.valid & bus.ar.ready):
-            m.d.sync += [addr.eq(bus.ar.payload.addr), pending_read.eq(1)]
-        with m.If(bus.r.valid & bus.r.ready):
-            m.d.sync += bus.r.valid.eq(0)
-        with m.If(pending_read):
-            m.d.sync += [pending_read.eq(0), bus.r.valid.eq(1), bus.r.payload.resp.eq(0), bus.r.payload.data.eq(0)]
-            with m.Switch(addr):
-                for register, word in readable.items():
-                    with m.Case(register):
-                        m.d.sync += bus.r.payload.data.eq(word)
-            counter_index = ((addr - CSR.COUNTERS) >> 3)[: CSR_ADDRESS_BITS - 3]
-            chosen = Signal(COUNTER_BITS)
-            m.d.comb += chosen.eq(Array(counters)[counter_index])
-            with m.If((addr >= CSR.COUNTERS) & (counter_index < len(counters))):
-                with m.If(addr[2]):
-                    m.d.sync += bus.r.payload.data.eq(high)
-                with m.Else():
-                    m.d.sync += [bus.r.payload.data.eq(chosen[:32]), high.eq(chosen[32:])]
+        self._reads(m, words, counters)
         return m
+
+    def _counters(self, m: Module, clear) -> list[Signal]:
+        """Counters of registered events."""
+        clearing = Signal()
+        m.d.sync += clearing.eq(clear)
+        counters = []
+        for name, event in zip(COUNTER_NAMES, self.events, strict=True):
+            counter = Signal(COUNTER_BITS, name=f"counter_{name}")
+            step = Signal(EVENT_BITS, name=f"event_{name}")
+            m.d.sync += [step.eq(event), counter.eq(Mux(clearing, 0, counter + step))]
+            counters.append(counter)
+        return counters
+
+    def _writes(self, m: Module, clear, pending, irq_enable) -> None:
+        """A write is taken, then decoded; its response leaves as it takes effect."""
+        aw, w, b = self.bus.aw, self.bus.w, self.bus.b
+        taken = Signal()
+        write = Signal()
+        addr = Signal.like(aw.payload.addr)
+        value = Signal.like(w.payload.data)
+        m.d.comb += [
+            taken.eq(aw.valid & w.valid & ~write & ~b.valid),
+            aw.ready.eq(taken),
+            w.ready.eq(taken),
+            b.payload.resp.eq(OKAY),
+        ]
+        m.d.sync += [write.eq(taken), addr.eq(aw.payload.addr), value.eq(w.payload.data)]
+        with m.If(write):
+            m.d.sync += b.valid.eq(1)
+        with m.Elif(b.ready):
+            m.d.sync += b.valid.eq(0)
+
+        failed = Signal()
+        failed_before = Signal()
+        m.d.sync += [
+            failed.eq(self.error != 0),
+            failed_before.eq(failed),
+            pending.eq(
+                (pending & ~Mux(write & (addr == CSR.IRQ), value[:2], 0))
+                | Mux(self.done, Irq.DONE, 0)
+                | Mux(failed & ~failed_before, Irq.ERROR, 0)
+            ),
+            self.interrupt.eq((pending & irq_enable) != 0),
+        ]
+        with m.If(self.reset_done):
+            m.d.sync += [self.reset_request.eq(0), self.tail.eq(0), self.enable.eq(0), pending.eq(0)]
+        with m.If(write):
+            with m.Switch(addr):
+                with m.Case(CSR.CONTROL):
+                    m.d.sync += self.enable.eq(value[_bit(Control.ENABLE)])
+                    m.d.comb += clear.eq(value[_bit(Control.CLEAR_COUNTERS)])
+                    with m.If(value[_bit(Control.RESET)]):
+                        m.d.sync += self.reset_request.eq(1)
+                with m.Case(CSR.IRQ_ENABLE):
+                    m.d.sync += irq_enable.eq(value)
+                with m.Case(CSR.RING_BASE):
+                    m.d.sync += self.ring_base.eq(value)
+                with m.Case(CSR.RING_MASK):
+                    m.d.sync += self.ring_mask.eq(value)
+                with m.Case(CSR.TAIL):
+                    m.d.sync += self.tail.eq(value)
+
+    def _reads(self, m: Module, words: dict, counters: list[Signal]) -> None:
+        """A read is taken, chooses one of `BANK` words in each bank of registers and counters, then one bank."""
+        ar, r = self.bus.ar, self.bus.r
+        addr = Signal.like(ar.payload.addr)
+        taken = Signal()
+        chosen = Signal()
+        m.d.comb += [ar.ready.eq(~taken & ~chosen & ~r.valid), r.payload.resp.eq(OKAY)]
+        m.d.sync += [taken.eq(ar.valid & ar.ready), addr.eq(ar.payload.addr), chosen.eq(taken)]
+
+        def bank(name: str, items: list, index, here) -> Signal:
+            """Item `index` if the address is `here`, else 0; a cycle later."""
+            item = Signal(COUNTER_BITS, name=name)
+            m.d.sync += item.eq(Mux(here, Array(items + [0] * (BANK - len(items)))[index], 0))
+            return item
+
+        registers = [
+            bank(
+                f"registers_{base:x}",
+                [words.get(base + 4 * i, 0) for i in range(BANK)],
+                addr[2 : 2 + BANK_BITS],
+                addr[2 + BANK_BITS :] == base // (4 * BANK),
+            )
+            for base in range(0, CSR.COUNTERS, 4 * BANK)
+        ]
+        events = [
+            bank(
+                f"counters_{first}",
+                counters[first : first + BANK],
+                addr[3 : 3 + BANK_BITS],
+                addr[3 + BANK_BITS :] == (CSR.COUNTERS + 8 * first) // (8 * BANK),
+            )
+            for first in range(0, len(counters), BANK)
+        ]
+        register, counter = (reduce(or_, banks) for banks in (registers, events))
+
+        # The low word of a counter latches the high word, so the pair is consistent.
+        high = Signal(COUNTER_BITS - 32)
+        low_read = Signal()
+        high_read = Signal()
+        of_counter = (addr >= CSR.COUNTERS) & (addr < CSR.COUNTERS + 8 * len(counters))
+        m.d.sync += [low_read.eq(of_counter & ~addr[2]), high_read.eq(of_counter & addr[2])]
+        with m.If(chosen):
+            m.d.sync += [r.valid.eq(1), r.payload.data.eq(Mux(high_read, high, register | counter[:32]))]
+            with m.If(low_read):
+                m.d.sync += high.eq(counter[32:])
+        with m.Elif(r.ready):
+            m.d.sync += r.valid.eq(0)
+
+
+def _bit(flag) -> int:
+    """Place of a flag's bit."""
+    return exact_log2(flag)
