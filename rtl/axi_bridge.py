@@ -53,11 +53,16 @@ class AXI3ToLite(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         i, o = self.i, self.o
-        ident, addr = Signal(AXI3GP.ID_BITS), Signal(ADDRESS_BITS)
-        left, fixed, resp = Signal(4), Signal(), Signal(2)
+        ident = Signal(AXI3GP.ID_BITS)
+        addr = Signal(ADDRESS_BITS)
+        left = Signal(4)
+        fixed = Signal()
+        resp = Signal(2)
         wrote = Signal()  # the last burst was a write
-        address_sent, data_sent = Signal(), Signal()
-        word, strobes = Signal(32), Signal(4)
+        address_sent = Signal()
+        data_sent = Signal()
+        word = Signal(32)
+        strobes = Signal(4)
         following = Mux(fixed, addr, addr + 4)
         m.d.comb += [
             o.ar.payload.addr.eq(addr),
@@ -72,25 +77,27 @@ class AXI3ToLite(wiring.Component):
             i.b.payload.resp.eq(resp),
         ]
 
-        def begin(channel):
-            m.d.sync += [
-                ident.eq(channel.payload.id),
-                addr.eq(channel.payload.addr),
-                left.eq(channel.payload.len),
-                fixed.eq(channel.payload.burst == FIXED),
-                resp.eq(0),
-            ]
-
+        # Registers take what a state may offer before it is known to be valid: fewer levels to their enables.
         with m.FSM():
             with m.State("IDLE"):
                 write = i.aw.valid & ~(i.ar.valid & wrote)
-                m.d.comb += [i.aw.ready.eq(write), i.ar.ready.eq(~write)]
+                burst = Signal(i.aw.payload.shape())
+                m.d.comb += [
+                    i.aw.ready.eq(write),
+                    i.ar.ready.eq(~write),
+                    burst.eq(Mux(write, i.aw.payload.as_value(), i.ar.payload.as_value())),
+                ]
+                m.d.sync += [
+                    ident.eq(burst.id),
+                    addr.eq(burst.addr),
+                    left.eq(burst.len),
+                    fixed.eq(burst.burst == FIXED),
+                    resp.eq(0),
+                ]
                 with m.If(write):
-                    begin(i.aw)
                     m.d.sync += wrote.eq(1)
                     m.next = "WRITE DATA"
                 with m.Elif(i.ar.valid):
-                    begin(i.ar)
                     m.d.sync += wrote.eq(0)
                     m.next = "READ ADDRESS"
 
@@ -100,8 +107,8 @@ class AXI3ToLite(wiring.Component):
                     m.next = "READ"
             with m.State("READ"):
                 m.d.comb += o.r.ready.eq(1)
+                m.d.sync += [word.eq(o.r.payload.data), resp.eq(o.r.payload.resp)]
                 with m.If(o.r.valid):
-                    m.d.sync += [word.eq(o.r.payload.data), resp.eq(o.r.payload.resp)]
                     m.next = "READ DATA"
             with m.State("READ DATA"):
                 m.d.comb += i.r.valid.eq(1)
@@ -113,9 +120,13 @@ class AXI3ToLite(wiring.Component):
 
             with m.State("WRITE DATA"):
                 m.d.comb += i.w.ready.eq(1)
-                m.d.sync += [address_sent.eq(0), data_sent.eq(0)]
+                m.d.sync += [
+                    address_sent.eq(0),
+                    data_sent.eq(0),
+                    word.eq(i.w.payload.data),
+                    strobes.eq(i.w.payload.strb),
+                ]
                 with m.If(i.w.valid):
-                    m.d.sync += [word.eq(i.w.payload.data), strobes.eq(i.w.payload.strb)]
                     m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += [
