@@ -158,7 +158,7 @@ def printable(row: dict) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m host.bench", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m host.bench", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--board", default="sim", help=f"one of {', '.join(board_names())} (default: sim)")
     parser.add_argument(
         "--preset", help="configuration of the accelerator (default: zc706 where cycles are modelled, else sim)"

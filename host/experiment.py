@@ -141,7 +141,7 @@ def run_all(runs: Sequence[Run], out: Path, train_main: Callable[[Sequence[str]]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 (a run failed), 2 (bad input) or 130 (stopped)."""
-    parser = argparse.ArgumentParser(prog="python -m host.experiment", description=__doc__.partition("\n\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m host.experiment", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("config", nargs="*", type=Path, help="TOML file of a run; none: only write the table")
     parser.add_argument("--out", type=Path, default=Path("build/experiment"), help="folder (default: %(default)s)")
     for name, text in LOCAL.items():

@@ -96,15 +96,14 @@ class _Bell:
     """Draws codes as the quantisers give them: normal numbers, the largest of which has the largest code.
 
     How wide results are stored depends on the sums that codes can reach, and uniform codes reach more than real ones.
-    It stands where `host.training.workload.task` takes a generator of random numbers.
     """
 
     def __init__(self):
         self._rng = np.random.default_rng(0)
 
-    def integers(self, low: int, high: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """Integers from `low` to `high` - 1."""
-        numbers = self._rng.standard_normal(shape, dtype=np.float32)
+    def integers(self, low: int, high: int, /, size: Any, dtype: Any) -> np.ndarray:
+        """Integers from `low` up to, but not including, `high`."""
+        numbers = self._rng.standard_normal(size, dtype=np.float32)
         if low == 0:
             numbers = np.abs(numbers)
         return np.clip(np.rint(numbers * ((high - 1) / np.abs(numbers).max())), low, high - 1).astype(dtype)
@@ -189,7 +188,7 @@ def recost(
         "static_cycles": static_cycles,
         "latency_saving": latency,
         "cc_saving": computation,
-        "conversion": latency / computation if computation else None,
+        "conversion": latency / computation if latency is not None and computation else None,
         "recorded_cycles": summary["cycles"],
         "recorded_clusters": summary["machine"]["clusters"],
     }
@@ -210,7 +209,7 @@ COLUMNS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 or 2 (bad input)."""
-    parser = argparse.ArgumentParser(prog="python -m host.recost", description=__doc__.partition("\n\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m host.recost", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("run", nargs="+", type=Path, help="folder of a finished run of host.train")
     parser.add_argument("--preset", default="zc706", help="configuration (default: %(default)s)")
     parser.add_argument("--clusters", default="", help="clusters, as 1,20 (default: the preset's)")

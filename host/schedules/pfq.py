@@ -28,9 +28,6 @@ class PFQSchedule:
     sees_cost : whether the indicator sees the loss with the gates' cost, as in FracTrain's code, or without.
     """
 
-    #: No gates.
-    cp: float | None = None
-
     def __init__(
         self,
         stages: Sequence[Precision],
@@ -52,6 +49,11 @@ class PFQSchedule:
     @property
     def precision(self) -> Precision:
         return self.stages[self.stage]
+
+    @property
+    def cp(self) -> float | None:
+        """None: no gates."""
+        return None
 
     def observe(self, loss: float, cost: float = 0.0) -> Switch | None:
         self.iteration += 1

@@ -95,7 +95,7 @@ def _run(trainer: Trainer) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m host.train", description=__doc__.partition("\n\n")[2])
+    parser = argparse.ArgumentParser(prog="python -m host.train", description=(__doc__ or "").partition("\n\n")[2])
     for option in all_options().values():
         option.add_to(parser)
     parser.add_argument(

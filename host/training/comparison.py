@@ -189,7 +189,8 @@ def _plot(path: Path, results: Sequence[Result], label: str, values, *, on_machi
         figure = Figure(figsize=(6, 3.5), layout="constrained")
         axes = figure.add_subplot()
         for result, xs in lines.items():
-            name = f"{result.method}, {result.machine.size}" if on_machine else result.method
+            machine = result.machine if on_machine else None
+            name = f"{result.method}, {machine.size}" if machine else result.method
             axes.plot(xs, [100 * r["test_accuracy"] for r in result.records], label=name, marker=".")
         machines = dict.fromkeys(str(result.machine) for result in lines) if on_machine else ()
         axes.set_xlabel("\n".join([label, *machines]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,6 +12,14 @@ from host.nn.models import build_model
 from host.nn.products import Product
 from host.qtensor import QTensor, code_range
 from host.quantise import Precision
+
+
+class Codes(Protocol):
+    """Where random codes come from: a generator of numpy's, or what draws otherwise."""
+
+    def integers(self, low: int, high: int, /, size: Any, dtype: Any) -> np.ndarray:
+        """Integers from `low` up to, but not including, `high`."""
+        ...
 
 
 def network(model: str, image: tuple[int, int, int], classes: int, edge_bits: int = 2) -> list[Product]:
@@ -22,9 +31,7 @@ def network(model: str, image: tuple[int, int, int], classes: int, edge_bits: in
     return products
 
 
-def task(
-    product: Product, which: str, batch: int, precision: Precision, rng: np.random.Generator
-) -> Callable[[Board], object]:
+def task(product: Product, which: str, batch: int, precision: Precision, rng: Codes) -> Callable[[Board], object]:
     """One pass of a product, on random codes of the whole range, as a function of the board.
 
     `which` is one of the product's `passes`; `precision` is what the schedule says.
@@ -32,7 +39,7 @@ def task(
 
     def tensor(shape: tuple[int, ...], bits: int, signed: bool) -> QTensor:
         low, high = code_range(bits, signed)
-        return QTensor(rng.integers(low, high + 1, shape, dtype=np.int32), bits, signed)
+        return QTensor(rng.integers(low, high + 1, size=shape, dtype=np.int32), bits, signed)
 
     own, kind = product.precision(precision), product.kind
     x = tensor((batch, *product.x), own.fw, product.signed)
