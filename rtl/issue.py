@@ -57,6 +57,7 @@ class Issue(wiring.Component):
         digits = Countdown(len(tile.digits), "digits")
         samples = Countdown(len(tile.samples), "samples")
         row_parts = Signal(5)
+        m.d.sync += row_parts.eq(1 << tile.log2_row_parts)
         pieces = Countdown(len(row_parts), "pieces")
         weight = Signal()  # the slot is one of the weight buffer
         free = Signal()  # and may be filled
@@ -67,7 +68,7 @@ class Issue(wiring.Component):
         names = ("TILE", "SLOT", "COMMAND", "PIECE", "SAMPLE", "STATIONARY", "DIGIT", "ROW BLOCK", "BLOCK", "DONE")
         states = States(m, *names)
         with states.state("TILE"):
-            m.d.sync += [weight.eq(0), row_parts.eq(1 << tile.log2_row_parts), *blocks.start(tile.k_blocks)]
+            m.d.sync += [weight.eq(0), *blocks.start(tile.k_blocks)]
             with m.If(self.i.valid):
                 states.go("SLOT")
         with states.state("SLOT"):
@@ -161,22 +162,24 @@ class Issue(wiring.Component):
         stream_addr = Signal(ADDRESS_BITS)  # of the k block's streaming operand
         piece_stride = Signal(ADDRESS_BITS)
         sample_stride = Signal(ADDRESS_BITS)
+        part_stride = Signal(ADDRESS_BITS)
         row_stride = Signal(ADDRESS_BITS)
         stream_stride = Signal(ADDRESS_BITS)
+        # Strides follow the tile and the kind of slot by a cycle or two, long before they are used.
+        others = Mux(tile.flat, tile.stream_stride_c << exact_log2(TAPS - 1), 0)  # channel blocks of a k block
+        m.d.sync += [
+            stream_stride.eq(tile.stream_stride_c + others),
+            part_stride.eq(tile.stationary_stride_m << tile.log2_row_parts[:2]),
+            row_stride.eq(Mux(tile.log2_row_parts[2], part_stride << 4, part_stride)),
+            sample_stride.eq(Mux(weight, tile.stationary_stride_n, tile.stream_stride_n)),
+            piece_stride.eq(Mux(weight, tile.stationary_stride_m, tile.stream_stride_c)),
+        ]
         with m.If(at["TILE"]):
-            others = Mux(tile.flat, tile.stream_stride_c << exact_log2(TAPS - 1), 0)  # channel blocks of a k block
-            m.d.sync += [
-                stream_addr.eq(tile.stream_addr),
-                block_addr.eq(tile.stationary_addr),
-                stream_stride.eq(tile.stream_stride_c + others),
-                row_stride.eq(tile.stationary_stride_m << tile.log2_row_parts),
-            ]
+            m.d.sync += [stream_addr.eq(tile.stream_addr), block_addr.eq(tile.stationary_addr)]
         with m.If(at["SLOT"]):
             m.d.sync += [
                 addr.eq(Mux(weight, digit_addr, stream_addr)),
                 sample_addr.eq(Mux(weight, digit_addr, stream_addr)),
-                sample_stride.eq(Mux(weight, tile.stationary_stride_n, tile.stream_stride_n)),
-                piece_stride.eq(Mux(weight, tile.stationary_stride_m, tile.stream_stride_c)),
             ]
         with m.If(at["PIECE"]):
             m.d.sync += addr.eq(addr + piece_stride)

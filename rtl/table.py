@@ -149,10 +149,10 @@ class TableLoader(wiring.Component):
         # Fetch: nine beats of a row into the clusters' `fetched` register, one row ahead of the entries.
         beats = WEIGHT_SLOTS * config.weight_tile_beats
         address = Signal(range(beats))
-        tap = Signal(range(TAPS + 2))
-        fetch_row = Signal(range(rows))
+        tap = Signal(TAPS + 2, init=1)  # one hot; the last beat arrives before anybody can use the row
+        fetch_row = Signal(rows, init=1)  # one hot
         fetched = Signal()  # a whole row waits in `fetched`
-        fetched_row = Signal.like(fetch_row)
+        fetched_row = Signal(rows)
         fetched_signed = Signal()
         take = Signal()  # the entries' side takes the row
         issued = Signal(TAPS)  # the beat addressed in the last cycle
@@ -160,43 +160,42 @@ class TableLoader(wiring.Component):
         with m.If(take):
             m.d.sync += fetched.eq(0)
         with m.If(self.i.valid & ~fetched):
-            m.d.sync += tap.eq(tap + 1)
-            with m.If(tap < TAPS):
+            m.d.sync += [tap.eq(tap.rotate_left(1)), issued.eq(tap)]
+            with m.If(tap[:TAPS].any()):
                 m.d.sync += [
                     out.fetch_addr.eq(address),
-                    issued.eq(1 << tap),
                     address.eq(Mux(address == beats - 1, 0, address + 1)),
                 ]
-            with m.If(tap == TAPS + 1):  # the last beat arrives before anybody can use the row
+            with m.If(tap[-1]):
                 m.d.sync += [
-                    tap.eq(0),
                     fetched.eq(1),
                     fetched_row.eq(fetch_row),
                     fetched_signed.eq(self.i.payload.signed),
-                    fetch_row.eq(fetch_row + 1),
+                    fetch_row.eq(fetch_row.rotate_left(1)),
+                    self.weight_free.eq(fetch_row[-1]),
                 ]
-                with m.If(fetch_row == rows - 1):
-                    m.d.comb += self.i.ready.eq(1)
-                    m.d.sync += [fetch_row.eq(0), self.weight_free.eq(1)]
+                m.d.comb += self.i.ready.eq(fetch_row[-1])
 
         # Entries: 16 cycles a row.
         free = Signal(range(SLOTS + 1), init=SLOTS)
         entry = Signal(range(ENTRIES))
-        row = Signal.like(fetch_row)
+        row = Signal(rows)
         running = Signal()
         context = Signal()
         use = Signal()  # a context is taken into use
         m.d.sync += free.eq(free + self.context_free - use)
         last_entry = Signal()
-        m.d.comb += last_entry.eq(running & (entry == ENTRIES - 1))
-        m.d.comb += take.eq(fetched & (~running | last_entry) & ((fetched_row != 0) | (free != 0)))
-        m.d.comb += use.eq(take & (fetched_row == 0))
-        m.d.comb += self.busy.eq(running)
+        m.d.comb += [
+            last_entry.eq(running & (entry == ENTRIES - 1)),
+            take.eq(fetched & (~running | last_entry) & (~fetched_row[0] | free.any())),
+            use.eq(take & fetched_row[0]),
+            self.busy.eq(running),
+        ]
 
         gray = entry ^ (entry >> 1)
         lane = Signal(2)  # the bit in which this Gray code differs from the one before
-        m.d.comb += lane.eq(Mux(entry[0], 0, Mux(entry[1], 1, Mux(entry[2], 2, 3))))
         leave = Signal()
+        m.d.comb += lane.eq(Mux(entry[0], 0, Mux(entry[1], 1, Mux(entry[2], 2, 3))))
         m.d.comb += leave.eq(~Array(gray[k] for k in range(GROUP_LANES))[lane])
         with m.If(take):
             m.d.sync += [running.eq(1), entry.eq(0), row.eq(fetched_row)]
@@ -216,14 +215,14 @@ class TableLoader(wiring.Component):
             out.leave.eq(leave),
             out.signed.eq(row_signed),
             # The entry shows one cycle after the step that makes it.
-            write.eq(Mux(running, 1 << row, 0)),
+            write.eq(Mux(running, row, 0)),
             number.eq(gray),
             out.write.eq(write),
             out.entry.eq(number),
         ]
         # The context changes between two tiles' writes, and is full once the last of them has reached the tables.
         finished = Signal(4)
-        m.d.sync += [finished.eq(Cat(last_entry & (row == rows - 1), finished)), out.context.eq(context)]
+        m.d.sync += [finished.eq(Cat(last_entry & row[-1], finished)), out.context.eq(context)]
         with m.If(finished[0]):
             m.d.sync += context.eq(~context)
         m.d.comb += self.context_full.eq(finished[3])

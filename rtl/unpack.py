@@ -73,33 +73,33 @@ class Unpack(wiring.Component):
         m = Module()
         beat = Signal(Beat, reset_less=True)
         came = Signal()
+        ends = Signal()  # and its run with it
         some = Signal()  # a bit of it is set
         m.d.sync += [
             beat.eq(self.beats.payload),
             came.eq(self.beats.valid),
+            ends.eq(self.beats.valid & self.beats.payload.last),
             some.eq(self.beats.payload.data.any()),
         ]
         current = Signal(run(self._config), reset_less=True)  # the run whose beats arrive
         active = Signal()  # there is one
-        valid = Signal()  # a beat of it is there
-        full = Signal()  # which completes its slot
+        full = Signal()  # the beat completes its slot
         begin = Signal()  # the next run becomes the current one
         m.d.comb += [
-            valid.eq(came & active),
-            full.eq(valid & beat.last & current.done),
-            begin.eq(~active | (came & beat.last)),
+            full.eq(ends & current.done),
+            begin.eq(~active | ends),
             self.i.ready.eq(begin),
         ]
         with m.If(begin):
             m.d.sync += [active.eq(self.i.valid), current.eq(self.i.payload)]
 
-        addr, bank, plane = self._walk(m, current, valid, begin)
-        weight_addr = self._weight_addresses(m, valid & current.weight, beat.last, full)
-        self._fill(m, current, valid, beat.data, addr, bank, weight_addr)
-        self._notices(m, current, valid, full, some, plane)
+        addr, bank, plane = self._walk(m, current, came, begin)
+        weight_addr = self._weight_addresses(m, current.weight, came, ends, full)
+        self._fill(m, current, came, beat.data, addr, bank, weight_addr)
+        self._notices(m, current, came, full, some, plane)
         return m
 
-    def _walk(self, m, current, valid, begin):
+    def _walk(self, m, current, came, begin):
         """Address, row bank and plane (one hot) of the stream beat: columns in planes in image rows, a bank a row."""
         following = self.i.payload
         columns = Countdown(len(following.plane_beats), "columns")
@@ -110,7 +110,7 @@ class Unpack(wiring.Component):
         next_row = Signal.like(following.addr)
         bank = Signal(range(ROW_BANKS))
         plane = Signal(MAX_BITS)
-        with m.If(valid):
+        with m.If(came):
             m.d.sync += [addr.eq(addr + Mux(columns.last, skip, 1)), *columns.step()]
             with m.If(columns.last):
                 m.d.sync += [plane.eq(plane << 1), *columns.restart(), *planes.step()]
@@ -136,32 +136,32 @@ class Unpack(wiring.Component):
             ]
         return addr, bank, plane
 
-    def _weight_addresses(self, m, valid, last, full):
+    def _weight_addresses(self, m, weight, came, ends, full):
         """Address of the weight beat: every run of a slot fills the same addresses, of other clusters."""
         beats = self._config.weight_tile_beats
         addr = Signal(range(WEIGHT_SLOTS * beats))
         slot = Signal.like(addr)  # where this slot starts
         next_slot = Signal.like(addr, init=beats)
-        with m.If(valid):
+        with m.If(weight & came):
             m.d.sync += addr.eq(addr + 1)
-            with m.If(last):
-                m.d.sync += addr.eq(slot)
-            with m.If(full):
-                m.d.sync += [
-                    addr.eq(next_slot),
-                    slot.eq(next_slot),
-                    next_slot.eq(Mux(next_slot == (WEIGHT_SLOTS - 1) * beats, 0, next_slot + beats)),
-                ]
+        with m.If(weight & ends):
+            m.d.sync += addr.eq(slot)
+        with m.If(weight & full):
+            m.d.sync += [
+                addr.eq(next_slot),
+                slot.eq(next_slot),
+                next_slot.eq(Mux(next_slot == (WEIGHT_SLOTS - 1) * beats, 0, next_slot + beats)),
+            ]
         return addr
 
-    def _fill(self, m, current, valid, beat, addr, bank, weight_addr):
+    def _fill(self, m, current, came, beat, addr, bank, weight_addr):
         out = Signal(fill(self._config), reset_less=True)
         words = Array(beat.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
         m.d.comb += self.fill.eq(out)
         m.d.sync += [
             out.clusters.eq(current.clusters),
-            out.stream.eq(valid & ~current.weight),
-            out.weight.eq(valid & current.weight),
+            out.stream.eq(came & ~current.weight),
+            out.weight.eq(came & current.weight),
             out.row_bank.eq(bank),
             out.weight_addr.eq(weight_addr),
             # Bank j takes word j - turn: the skew of flat mode.
@@ -169,12 +169,12 @@ class Unpack(wiring.Component):
         ]
         m.d.sync += [out.addr[j].eq(addr + (j < current.turn)) for j in range(COL_BANKS)]
 
-    def _notices(self, m, current, valid, full, some, plane):
+    def _notices(self, m, current, came, full, some, plane):
         """Notices queue up behind the writes, which take two more cycles to reach the buffers."""
         seen = Signal(MAX_BITS)  # planes with a set bit, in this slot
         planes = Signal(MAX_BITS)
         m.d.comb += planes.eq(seen | Mux(some, plane, 0))
-        with m.If(valid & ~current.weight):
+        with m.If(came & ~current.weight):
             m.d.sync += seen.eq(Mux(full, 0, planes))
 
         m.submodules.stream_notices = stream_notices = Queue(StreamSlot, SLOTS)
