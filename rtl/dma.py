@@ -228,14 +228,14 @@ class Writer(wiring.Component):
             self.waiting.eq(self.data.valid & ~self.data.ready),
         ]
         with m.If(free):
-            m.d.sync += self.w.valid.eq(move)
-        with m.If(move):
             m.d.sync += [
+                self.w.valid.eq(move),
                 self.w.payload.data.eq(self.data.payload),
                 self.w.payload.strb.eq(Mux(self.halt, 0, 2**BEAT_BYTES - 1)),
                 self.w.payload.last.eq(last),
-                left.eq(left - 1),
             ]
+        with m.If(move):
+            m.d.sync += left.eq(left - 1)
         m.d.sync += taken.eq(0)
         with m.If(~owing | (move & last)):
             m.d.sync += [

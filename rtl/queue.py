@@ -29,7 +29,8 @@ class Queue(wiring.Component):
         m = Module()
         depth = self._depth
         m.submodules.items = items = Memory(shape=self._shape, depth=depth, init=[])
-        write, read = items.write_port(), items.read_port(domain="comb")
+        write = items.write_port()
+        read = items.read_port(domain="comb")
 
         def after(pointer):
             return Mux(pointer == depth - 1, 0, pointer + 1)
@@ -41,10 +42,8 @@ class Queue(wiring.Component):
         # As many ones as there are items: each question about their number is one bit.
         filled = Signal(depth)
         behind = filled[1] if depth > 1 else Const(0)  # there is an item behind the oldest
-        with m.If(push & ~pop):
-            m.d.sync += filled.eq(Cat(1, filled))
-        with m.Elif(pop & ~push):
-            m.d.sync += filled.eq(filled >> 1)
+        pushed = Mux(push, Cat(1, filled), filled)
+        m.d.sync += filled.eq(Mux(pop, pushed >> 1, pushed))
 
         # Every item is written to the memory; one that finds nobody before it goes to the register as well.
         tail = Signal(range(depth))  # where the next item is written
