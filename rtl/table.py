@@ -184,9 +184,8 @@ class TableLoader(wiring.Component):
         context = Signal()
         use = Signal()  # a context is taken into use
         m.d.sync += free.eq(free + self.context_free - use)
-        last_entry = Signal()
+        last_entry = Signal()  # only while running
         m.d.comb += [
-            last_entry.eq(running & (entry == ENTRIES - 1)),
             take.eq(fetched & (~running | last_entry) & (~fetched_row[0] | free.any())),
             use.eq(take & fetched_row[0]),
             self.busy.eq(running),
@@ -197,12 +196,11 @@ class TableLoader(wiring.Component):
         leave = Signal()
         m.d.comb += lane.eq(Mux(entry[0], 0, Mux(entry[1], 1, Mux(entry[2], 2, 3))))
         m.d.comb += leave.eq(~Array(gray[k] for k in range(GROUP_LANES))[lane])
+        m.d.sync += [entry.eq(entry + 1), last_entry.eq(running & (entry == ENTRIES - 2))]
         with m.If(take):
             m.d.sync += [running.eq(1), entry.eq(0), row.eq(fetched_row)]
         with m.Elif(last_entry):
             m.d.sync += running.eq(0)
-        with m.Elif(running):
-            m.d.sync += entry.eq(entry + 1)
 
         row_signed = Signal()
         with m.If(take):
