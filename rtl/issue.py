@@ -170,7 +170,7 @@ class Issue(wiring.Component):
         m.d.sync += [
             stream_stride.eq(tile.stream_stride_c + others),
             part_stride.eq(tile.stationary_stride_m << tile.log2_row_parts[:2]),
-            row_stride.eq(Mux(tile.log2_row_parts[2], part_stride << 4, part_stride)),
+            row_stride.eq(part_stride << (tile.log2_row_parts >> 2 << 2)),
             sample_stride.eq(Mux(weight, tile.stationary_stride_n, tile.stream_stride_n)),
             piece_stride.eq(Mux(weight, tile.stationary_stride_m, tile.stream_stride_c)),
         ]
