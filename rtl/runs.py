@@ -129,13 +129,15 @@ class Runs(wiring.Component):
             m.d.sync += [looking.eq(~precision.last), self.done.eq(precision.last), resting.eq(precision.last)]
 
         # Sizes at its precision. A step names the factors of a product that the step after the next one finds.
+        too_long = Signal()
         too_big = Signal()
+        m.d.comb += too_big.eq(too_long | ~sizes.plane_fits)
         multiply(run.planes, sizes.slot_words)
         with m.If(steps[0]):
             multiply(run.planes, sizes.plane_pitch)
         with m.If(steps[1]):
             multiply(run.planes, sizes.sample_words)
-            m.d.sync += too_big.eq(~sizes.plane_fits | (multiplier.o > config.stream_slot))
+            m.d.sync += too_long.eq(multiplier.o > config.stream_slot)
         with m.If(steps[2]):
             multiply(run.planes, sizes.plane_beats)
             m.d.sync += [run.row_words.eq(multiplier.o), first.eq(~too_big)]
