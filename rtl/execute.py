@@ -176,6 +176,7 @@ class Execute(wiring.Component):
             tile_begun.eq(vacant & results & self.i.valid),
             self.wait_result.eq(vacant & ~results & self.i.valid),
         ]
+        m.d.comb += tile_done.eq(walk.done & loops.tile_done)
         with m.FSM():
             with m.State("TILE"):
                 with m.If(tile_begun):
@@ -194,7 +195,6 @@ class Execute(wiring.Component):
                 with m.If(walk.done):
                     m.next = "PASS"
                     with m.If(loops.tile_done):
-                        m.d.comb += tile_done.eq(1)
                         m.next = "TILE"
                     with m.Elif(~walk.long):
                         m.next = "GAP"

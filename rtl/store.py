@@ -100,11 +100,12 @@ class Store(wiring.Component):
         full, use = self._full(m)
         quiet = Signal()
         m.d.sync += [quiet.eq(self.quiet), loaded.eq(0), ended.eq(granted & last_request)]
+        drained = Signal()  # the tile's last request is behind
+        m.d.sync += [self.result_free.eq(drained), self.finished.eq(drained | self.completed)]
         m.d.comb += [
             self.i.ready.eq(vacant & (full | self.i.payload.end)),
             self.waiting.eq(vacant & self.i.valid & ~full & ~self.i.payload.end),
             granted.eq(self.drain_request & self.drain_grant),
-            self.finished.eq(self.result_free | self.completed),
         ]
         with m.FSM():
             with m.State("TILE"):
@@ -128,7 +129,7 @@ class Store(wiring.Component):
             with m.State("NEXT"):
                 m.next = "COMMAND"
                 with m.If(ends.tile):
-                    m.d.comb += self.result_free.eq(1)
+                    m.d.comb += drained.eq(1)
                     m.d.sync += vacant.eq(1)
                     m.next = "TILE"
             with m.State("END"):
@@ -240,7 +241,7 @@ class Store(wiring.Component):
             with m.If(ends.sample):
                 m.d.sync += [value.eq(next_sample) for value in (position, start, sample)]
                 m.d.sync += [cluster.eq(next_part), part.eq(next_part)]
-        with m.If(self.result_free):
+        with m.If(ended & ends.tile):
             m.d.sync += slot.eq(slot + 1)
         m.d.comb += [
             self.drain.position.eq(position),

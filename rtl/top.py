@@ -129,14 +129,15 @@ class Accelerator(wiring.Component):
         completed = Signal(INDEX)
         in_work = Signal(range(config.queue_depth + 3))
         none_in_work = Signal(init=1)
-        begun = tiler.store.valid & tiler.store.ready
+        begun = Signal()
+        m.d.sync += begun.eq(tiler.store.valid & tiler.store.ready)
         with m.If(store.completed):
             m.d.sync += completed.eq(completed + 1)
         with m.If(begun & ~store.finished):
             m.d.sync += [in_work.eq(in_work + 1), none_in_work.eq(0)]
         with m.Elif(store.finished & ~begun):
             m.d.sync += [in_work.eq(in_work - 1), none_in_work.eq(in_work == 1)]
-        quiescent = none_in_work & writer.quiet
+        quiescent = none_in_work & ~begun & writer.quiet
         m.d.sync += csr.idle.eq(quiescent & fetch.idle & tiler.idle & reader.idle)
         m.d.comb += [
             tiler.completed.eq(completed),
@@ -171,7 +172,7 @@ class Accelerator(wiring.Component):
             csr.reset_done.eq(reset),
         ]
         with m.If(reset):
-            m.d.sync += [completed.eq(0), in_work.eq(0), none_in_work.eq(1)]
+            m.d.sync += [completed.eq(0), begun.eq(0), in_work.eq(0), none_in_work.eq(1)]
 
         events = {
             "cycles": 1,

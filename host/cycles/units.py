@@ -249,7 +249,7 @@ class Store:
             for row_block in range(d.row_blocks << d.log2_row_parts):
                 address = d.out_base + (tile.first + sample) * d.out_stride_n + row_block * d.out_stride_m
                 now = self._command(now, (address + tile.band * size) // BEAT_BYTES, quads, d)
-        self.result_free.append(now)
+        self.result_free.append(now + 1)
         self._now = now
         return taken
 
