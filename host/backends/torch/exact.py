@@ -73,7 +73,7 @@ def digit_product(product: Callable[[Tensor], Tensor], codes: Tensor, bits: int,
         if dtype == torch.float64 or digits <= MOST_DIGITS:
             break
     wide = torch.float64 if bound <= EXACT[torch.float64] else torch.int64
-    total, rest, shift = 0, codes.to(dtype), 0
+    total, rest, shift = torch.zeros((), dtype=wide, device=codes.device), codes.to(dtype), 0
     for left in reversed(range(digits)):
         digit = rest
         if left:

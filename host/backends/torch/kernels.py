@@ -75,7 +75,7 @@ class Columns:
     def weight_grad(self, g: Tensor, x: Tensor, kernel_shape: Sequence[int], stride: int, padding: int) -> Tensor:
         flat = g.reshape(*g.shape[:2], -1)
         images = _images(kernel_shape[1] * kernel_shape[2] * kernel_shape[3] * flat.shape[2])
-        total = 0
+        total = torch.zeros((), dtype=torch.float64, device=g.device)
         for part, image in zip(flat.split(images), x.split(images), strict=True):
             columns = functional.unfold(image, tuple(kernel_shape[2:]), padding=padding, stride=stride)
             total = total + (part @ columns.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
