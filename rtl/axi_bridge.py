@@ -11,6 +11,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .axi import ADDRESS_BITS, AXILite
+from .states import States
 
 #: AxBURST of a burst whose beats all go to one address.
 FIXED = 0
@@ -78,74 +79,77 @@ class AXI3ToLite(wiring.Component):
         ]
 
         # Registers take what a state may offer before it is known to be valid: fewer levels to their enables.
-        with m.FSM():
-            with m.State("IDLE"):
-                write = i.aw.valid & ~(i.ar.valid & wrote)
-                burst = Signal(i.aw.payload.shape())
-                m.d.comb += [
-                    i.aw.ready.eq(write),
-                    i.ar.ready.eq(~write),
-                    burst.eq(Mux(write, i.aw.payload.as_value(), i.ar.payload.as_value())),
-                ]
-                m.d.sync += [
-                    ident.eq(burst.id),
-                    addr.eq(burst.addr),
-                    left.eq(burst.len),
-                    fixed.eq(burst.burst == FIXED),
-                    resp.eq(0),
-                ]
-                with m.If(write):
-                    m.d.sync += wrote.eq(1)
-                    m.next = "WRITE DATA"
-                with m.Elif(i.ar.valid):
-                    m.d.sync += wrote.eq(0)
-                    m.next = "READ ADDRESS"
+        names = ("IDLE", "READ ADDRESS", "READ", "READ DATA", "WRITE DATA", "WRITE", "RESPOND")
+        states = States(m, *names)
+        with states.state("IDLE"):
+            write = i.aw.valid & ~(i.ar.valid & wrote)
+            burst = Signal(i.aw.payload.shape())
+            m.d.comb += [
+                i.aw.ready.eq(write),
+                i.ar.ready.eq(~write),
+                burst.eq(Mux(write, i.aw.payload.as_value(), i.ar.payload.as_value())),
+            ]
+            m.d.sync += [
+                ident.eq(burst.id),
+                addr.eq(burst.addr),
+                left.eq(burst.len),
+                fixed.eq(burst.burst == FIXED),
+                resp.eq(0),
+            ]
+            with m.If(write):
+                m.d.sync += wrote.eq(1)
+                states.go("WRITE DATA")
+            with m.Elif(i.ar.valid):
+                m.d.sync += wrote.eq(0)
+                states.go("READ ADDRESS")
 
-            with m.State("READ ADDRESS"):
-                m.d.comb += o.ar.valid.eq(1)
-                with m.If(o.ar.ready):
-                    m.next = "READ"
-            with m.State("READ"):
-                m.d.comb += o.r.ready.eq(1)
-                m.d.sync += [word.eq(o.r.payload.data), resp.eq(o.r.payload.resp)]
-                with m.If(o.r.valid):
-                    m.next = "READ DATA"
-            with m.State("READ DATA"):
-                m.d.comb += i.r.valid.eq(1)
-                with m.If(i.r.ready):
-                    m.d.sync += [left.eq(left - 1), addr.eq(following)]
-                    m.next = "READ ADDRESS"
-                    with m.If(left == 0):
-                        m.next = "IDLE"
+        with states.state("READ ADDRESS"):
+            m.d.comb += o.ar.valid.eq(1)
+            with m.If(o.ar.ready):
+                states.go("READ")
+        with states.state("READ"):
+            m.d.comb += o.r.ready.eq(1)
+            m.d.sync += [word.eq(o.r.payload.data), resp.eq(o.r.payload.resp)]
+            with m.If(o.r.valid):
+                states.go("READ DATA")
+        with states.state("READ DATA"):
+            m.d.comb += i.r.valid.eq(1)
+            with m.If(i.r.ready):
+                m.d.sync += [left.eq(left - 1), addr.eq(following)]
+                with m.If(left == 0):
+                    states.go("IDLE")
+                with m.Else():
+                    states.go("READ ADDRESS")
 
-            with m.State("WRITE DATA"):
-                m.d.comb += i.w.ready.eq(1)
-                m.d.sync += [
-                    address_sent.eq(0),
-                    data_sent.eq(0),
-                    word.eq(i.w.payload.data),
-                    strobes.eq(i.w.payload.strb),
-                ]
-                with m.If(i.w.valid):
-                    m.next = "WRITE"
-            with m.State("WRITE"):
-                m.d.comb += [
-                    o.aw.valid.eq(~address_sent),
-                    o.w.valid.eq(~data_sent),
-                    o.b.ready.eq(address_sent & data_sent),
-                ]
-                with m.If(o.aw.ready):
-                    m.d.sync += address_sent.eq(1)
-                with m.If(o.w.ready):
-                    m.d.sync += data_sent.eq(1)
-                with m.If(o.b.ready & o.b.valid):
-                    m.d.sync += [resp.eq(Mux(o.b.payload.resp > resp, o.b.payload.resp, resp)), addr.eq(following)]
-                    m.d.sync += left.eq(left - 1)
-                    m.next = "WRITE DATA"
-                    with m.If(left == 0):
-                        m.next = "RESPOND"
-            with m.State("RESPOND"):
-                m.d.comb += i.b.valid.eq(1)
-                with m.If(i.b.ready):
-                    m.next = "IDLE"
+        with states.state("WRITE DATA"):
+            m.d.comb += i.w.ready.eq(1)
+            m.d.sync += [
+                address_sent.eq(0),
+                data_sent.eq(0),
+                word.eq(i.w.payload.data),
+                strobes.eq(i.w.payload.strb),
+            ]
+            with m.If(i.w.valid):
+                states.go("WRITE")
+        with states.state("WRITE"):
+            m.d.comb += [
+                o.aw.valid.eq(~address_sent),
+                o.w.valid.eq(~data_sent),
+                o.b.ready.eq(address_sent & data_sent),
+            ]
+            with m.If(o.aw.ready):
+                m.d.sync += address_sent.eq(1)
+            with m.If(o.w.ready):
+                m.d.sync += data_sent.eq(1)
+            with m.If(o.b.ready & o.b.valid):
+                m.d.sync += [resp.eq(Mux(o.b.payload.resp > resp, o.b.payload.resp, resp)), addr.eq(following)]
+                m.d.sync += left.eq(left - 1)
+                with m.If(left == 0):
+                    states.go("RESPOND")
+                with m.Else():
+                    states.go("WRITE DATA")
+        with states.state("RESPOND"):
+            m.d.comb += i.b.valid.eq(1)
+            with m.If(i.b.ready):
+                states.go("IDLE")
         return m

@@ -110,15 +110,19 @@ class RegisterBank(wiring.Component):
         aw, w, b = self.bus.aw, self.bus.w, self.bus.b
         taken = Signal()
         write = Signal()
-        addr = Signal.like(aw.payload.addr)
         value = Signal.like(w.payload.data)
+        # Which register is written, a bit for each: decoded as the address is taken.
+        to = {}
+        for register in (CSR.CONTROL, CSR.IRQ, CSR.IRQ_ENABLE, CSR.RING_BASE, CSR.RING_MASK, CSR.TAIL):
+            to[register] = Signal(name=f"to_{register.name.lower()}")
+            m.d.sync += to[register].eq(aw.payload.addr == register)
         m.d.comb += [
             taken.eq(aw.valid & w.valid & ~write & ~b.valid),
             aw.ready.eq(taken),
             w.ready.eq(taken),
             b.payload.resp.eq(OKAY),
         ]
-        m.d.sync += [write.eq(taken), addr.eq(aw.payload.addr), value.eq(w.payload.data)]
+        m.d.sync += [write.eq(taken), value.eq(w.payload.data)]
         with m.If(write):
             m.d.sync += b.valid.eq(1)
         with m.Elif(b.ready):
@@ -130,7 +134,7 @@ class RegisterBank(wiring.Component):
             failed.eq(self.error != 0),
             failed_before.eq(failed),
             pending.eq(
-                (pending & ~Mux(write & (addr == CSR.IRQ), value[:2], 0))
+                (pending & ~Mux(write & to[CSR.IRQ], value[:2], 0))
                 | Mux(self.done, Irq.DONE, 0)
                 | Mux(failed & ~failed_before, Irq.ERROR, 0)
             ),
@@ -138,21 +142,19 @@ class RegisterBank(wiring.Component):
         ]
         with m.If(self.reset_done):
             m.d.sync += [self.reset_request.eq(0), self.tail.eq(0), self.enable.eq(0), pending.eq(0)]
-        with m.If(write):
-            with m.Switch(addr):
-                with m.Case(CSR.CONTROL):
-                    m.d.sync += self.enable.eq(value[_bit(Control.ENABLE)])
-                    m.d.comb += clear.eq(value[_bit(Control.CLEAR_COUNTERS)])
-                    with m.If(value[_bit(Control.RESET)]):
-                        m.d.sync += self.reset_request.eq(1)
-                with m.Case(CSR.IRQ_ENABLE):
-                    m.d.sync += irq_enable.eq(value)
-                with m.Case(CSR.RING_BASE):
-                    m.d.sync += self.ring_base.eq(value)
-                with m.Case(CSR.RING_MASK):
-                    m.d.sync += self.ring_mask.eq(value)
-                with m.Case(CSR.TAIL):
-                    m.d.sync += self.tail.eq(value)
+        with m.If(write & to[CSR.CONTROL]):
+            m.d.sync += self.enable.eq(value[_bit(Control.ENABLE)])
+            m.d.comb += clear.eq(value[_bit(Control.CLEAR_COUNTERS)])
+            with m.If(value[_bit(Control.RESET)]):
+                m.d.sync += self.reset_request.eq(1)
+        for register, target in (
+            (CSR.IRQ_ENABLE, irq_enable),
+            (CSR.RING_BASE, self.ring_base),
+            (CSR.RING_MASK, self.ring_mask),
+            (CSR.TAIL, self.tail),
+        ):
+            with m.If(write & to[register]):
+                m.d.sync += target.eq(value)
 
     def _reads(self, m: Module, words: dict, counters: list[Signal]) -> None:
         """A read is taken, chooses one of `BANK` words in each bank of registers and counters, then one bank."""
@@ -163,18 +165,23 @@ class RegisterBank(wiring.Component):
         m.d.comb += [ar.ready.eq(~taken & ~chosen & ~r.valid), r.payload.resp.eq(OKAY)]
         m.d.sync += [taken.eq(ar.valid & ar.ready), addr.eq(ar.payload.addr), chosen.eq(taken)]
 
-        def bank(name: str, items: list, index, here) -> Signal:
-            """Item `index` if the address is `here`, else 0; a cycle later."""
+        def bank(name: str, items: list, low: int, number: int) -> Signal:
+            """The item that the address names from bit `low` on, or 0 if the bits above are not `number`."""
+            here = Signal(name=f"in_{name}")  # decoded as the address is taken
             item = Signal(COUNTER_BITS, name=name)
-            m.d.sync += item.eq(Mux(here, Array(items + [0] * (BANK - len(items)))[index], 0))
+            index = addr[low : low + BANK_BITS]
+            m.d.sync += [
+                here.eq(ar.payload.addr[low + BANK_BITS :] == number),
+                item.eq(Mux(here, Array(items + [0] * (BANK - len(items)))[index], 0)),
+            ]
             return item
 
         registers = [
             bank(
                 f"registers_{base:x}",
                 [words.get(base + 4 * i, 0) for i in range(BANK)],
-                addr[2 : 2 + BANK_BITS],
-                addr[2 + BANK_BITS :] == base // (4 * BANK),
+                2,
+                base // (4 * BANK),
             )
             for base in range(0, CSR.COUNTERS, 4 * BANK)
         ]
@@ -182,8 +189,8 @@ class RegisterBank(wiring.Component):
             bank(
                 f"counters_{first}",
                 counters[first : first + BANK],
-                addr[3 : 3 + BANK_BITS],
-                addr[3 + BANK_BITS :] == (CSR.COUNTERS + 8 * first) // (8 * BANK),
+                3,
+                (CSR.COUNTERS + 8 * first) // (8 * BANK),
             )
             for first in range(0, len(counters), BANK)
         ]

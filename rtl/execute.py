@@ -167,10 +167,17 @@ class Execute(wiring.Component):
         captured = Signal()
         m.d.sync += [captured.eq(tile_begun), taken.eq(captured)]
 
-        vacant = Signal(init=1)  # the state is TILE; a register, for the record is wide
-        with m.If(vacant):
+        vacant = Signal(init=1)  # the state is TILE; a register
+        # The record is wide, and has a register of its own for that. It starts at another value, which keeps synthesis
+        # from making one of the two; no tile comes in the first cycle.
+        capture = Signal(init=0)
+        vacant_next = Signal()
+        tile_ended = Signal()  # a cycle later: what tells the end is many flags
+        m.d.sync += tile_ended.eq(tile_done)
+        m.d.comb += vacant_next.eq(tile_ended | (vacant & ~tile_begun))
+        m.d.sync += [vacant.eq(vacant_next), capture.eq(vacant_next)]
+        with m.If(capture):
             m.d.sync += tile.eq(self.i.payload)
-        m.d.sync += vacant.eq(tile_done | (vacant & ~tile_begun))
         m.d.comb += [
             self.i.ready.eq(vacant & results),
             tile_begun.eq(vacant & results & self.i.valid),

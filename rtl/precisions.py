@@ -9,6 +9,7 @@ from amaranth.utils import ceil_log2
 
 from .axi import ADDRESS_BITS
 from .config import BEAT_BITS, BEAT_BYTES
+from .states import States
 from .tiles import SIZE
 
 BYTE = 8
@@ -55,43 +56,43 @@ class Precisions(wiring.Component):
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
 
-        with m.FSM():
-            with m.State("IDLE"):
-                wanted = self.i.payload
-                m.d.comb += self.i.ready.eq(1)
+        states = States(m, "IDLE", "LOOK UP", "BEAT", "GIVE")
+        with states.state("IDLE"):
+            wanted = self.i.payload
+            m.d.comb += self.i.ready.eq(1)
+            m.d.sync += [
+                from_table.eq(wanted.from_table),
+                Cat(byte, place).eq(wanted.table),
+                beat.eq(wanted.bits.replicate(BEAT_BYTES)),
+                count.eq(wanted.count),
+                final.eq(wanted.count == 1),
+            ]
+            with m.If(self.i.valid & wanted.from_table):
+                states.go("LOOK UP")
+            with m.Elif(self.i.valid):
+                states.go("GIVE")
+        with states.state("LOOK UP"):
+            m.d.comb += self.lookup.valid.eq(~self.o.valid)
+            with m.If(self.lookup.valid & self.lookup.ready):
+                m.d.sync += place.eq(place + 1)
+                states.go("BEAT")
+        with states.state("BEAT"):
+            m.d.sync += beat.eq(self.looked_up.payload)
+            with m.If(self.looked_up.valid):
+                states.go("GIVE")
+        with states.state("GIVE"):
+            with m.If(~self.o.valid | self.o.ready):
                 m.d.sync += [
-                    from_table.eq(wanted.from_table),
-                    Cat(byte, place).eq(wanted.table),
-                    beat.eq(wanted.bits.replicate(BEAT_BYTES)),
-                    count.eq(wanted.count),
-                    final.eq(wanted.count == 1),
+                    self.o.payload.bits.eq(bits),
+                    self.o.payload.again.eq(bits == self.o.payload.bits),
+                    self.o.payload.last.eq(final),
+                    self.o.valid.eq(1),
+                    byte.eq(byte + 1),
+                    count.eq(count - 1),
+                    final.eq(count == 2),
                 ]
-                with m.If(self.i.valid):
-                    m.next = "GIVE"
-                    with m.If(wanted.from_table):
-                        m.next = "LOOK UP"
-            with m.State("LOOK UP"):
-                m.d.comb += self.lookup.valid.eq(~self.o.valid)
-                with m.If(self.lookup.valid & self.lookup.ready):
-                    m.d.sync += place.eq(place + 1)
-                    m.next = "BEAT"
-            with m.State("BEAT"):
-                m.d.sync += beat.eq(self.looked_up.payload)
-                with m.If(self.looked_up.valid):
-                    m.next = "GIVE"
-            with m.State("GIVE"):
-                with m.If(~self.o.valid | self.o.ready):
-                    m.d.sync += [
-                        self.o.payload.bits.eq(bits),
-                        self.o.payload.again.eq(bits == self.o.payload.bits),
-                        self.o.payload.last.eq(final),
-                        self.o.valid.eq(1),
-                        byte.eq(byte + 1),
-                        count.eq(count - 1),
-                        final.eq(count == 2),
-                    ]
-                    with m.If(final):
-                        m.next = "IDLE"
-                    with m.Elif(from_table & byte.all()):
-                        m.next = "LOOK UP"
+                with m.If(final):
+                    states.go("IDLE")
+                with m.Elif(from_table & byte.all()):
+                    states.go("LOOK UP")
         return m

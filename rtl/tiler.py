@@ -98,6 +98,7 @@ class Tiler(wiring.Component):
             m.d.sync += failed.eq(error)
             m.next = "FAIL"
 
+        settled = Signal()
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(~self.i.valid), sizes.start.eq(self.i.valid)]
@@ -153,7 +154,9 @@ class Tiler(wiring.Component):
 
             # Everything before the bad descriptor, or the bad sample in it, still completes.
             with m.State("FAIL"):
-                with m.If(self.quiescent):
+                # Nothing is handed out in this state, so what was done with a cycle ago is done with.
+                m.d.sync += settled.eq(self.quiescent)
+                with m.If(settled):
                     m.d.sync += [self.error.eq(failed), self.error_index.eq(index)]
                     m.next = "STOPPED"
             with m.State("STOPPED"):

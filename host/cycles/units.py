@@ -173,8 +173,8 @@ class Execute:
         self.stream_free.append(self.done + self._stream_free)
 
     def tile_done(self) -> None:
-        """A tile goes on to the next without a gap, for that one waits for its operands."""
-        self._now = self.done + 1
+        """The next tile needs no gap, for it waits for its operands; EXEC sees the end of this one a cycle late."""
+        self._now = self.done + 2
 
 
 class Store:
