@@ -2,7 +2,7 @@
 
 Every unit works through its list in order, so the time of each step is the latest of a few earlier times plus a
 constant: the step before it in the same unit, and the tokens and data that it waits for. Constants are lengths of
-pipelines and numbers of states in the RTL; `sim/test_cycle_model.py` compares the named ones with it.
+pipelines and numbers of states in the RTL; `sim/tests/test_cycle_model.py` compares the named ones with it.
 """
 
 from __future__ import annotations

@@ -4,46 +4,52 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 
 import cocotb
 import pytest
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from rtl.queue import Queue
-from sim.bench import run
-from sim.streams import StreamSink, StreamSource, start
+from sim.tests.bench import Program, cases, compiled, run
+from sim.tests.streams import StreamSink, StreamSource, start
 
 DEPTH = 5
 
 
-def queue() -> Queue:
-    return Queue(70, DEPTH)
+def queue() -> Program:
+    return compiled(Queue, 70, DEPTH)
 
 
 @pytest.mark.parametrize(("idle", "stall"), [(0, 0), (0.8, 0), (0, 0.8), (0.5, 0.5)])
 def test_streams(idle, stall):
-    assert run(queue(), __name__, testcase="items_pass_in_order", env={"IDLE": idle, "STALL": stall}) == 1
+    run(queue(), __name__, "items_pass_in_order", env={"IDLE": idle, "STALL": stall})
 
 
 def test_a_failure_is_passed_on():
     with pytest.raises(AssertionError, match=r"1 of 1 tests failed \(seed 7\):\nfails: .*the message"):
-        run(queue(), __name__, testcase="fails", seed=7)
+        run(queue(), __name__, "fails", seed=7)
 
 
 def test_an_offer_that_changes_is_a_failure():
     with pytest.raises(AssertionError, match=r"offer_is_withdrawn: .*o changed its offer 0x1 to None"):
-        run(queue(), __name__, testcase="offer_is_withdrawn")
+        run(queue(), __name__, "offer_is_withdrawn")
 
 
 def test_no_test_is_a_failure():
-    with pytest.raises(AssertionError, match=r"no cocotb test of sim.test_bench ran"):
-        run(queue(), __name__, testcase="misspelt")
+    with pytest.raises(AssertionError, match=r"there is no cocotb test 'misspelt' in sim.tests.test_bench"):
+        run(queue(), __name__, "misspelt")
+
+
+def test_every_coroutine_is_a_case():
+    assert cases(sys.modules[__name__]) == ["items_pass_in_order", "fails", "offer_is_withdrawn"]
 
 
 def test_waveform_on_request(monkeypatch, tmp_path):
-    monkeypatch.setattr("sim.bench.ROOT", tmp_path)
+    monkeypatch.setattr("sim.tests.bench.ROOT", tmp_path)
     monkeypatch.setenv("WAVES", "1")
-    run(queue(), __name__, testcase="items_pass_in_order", env={"IDLE": 0, "STALL": 0})
+    compiled.cache_clear()  # another program
+    run(queue(), __name__, "items_pass_in_order", env={"IDLE": 0, "STALL": 0})
     assert "o__valid" in (tmp_path / "sim_build" / "queue.vcd").read_text()
 
 

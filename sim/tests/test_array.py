@@ -16,9 +16,9 @@ from rtl.config import ACC_BITS, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorCon
 from rtl.control import DRAIN_ROWS, ROW_BANKS, drain, fill, step
 from rtl.table import TableLoader, WeightSlot
 from rtl.timing import array_timing
-from sim.array_model import ClusterModel
-from sim.bench import run
-from sim.streams import StreamSource, start
+from sim.tests.array_model import ClusterModel
+from sim.tests.bench import compiled, run
+from sim.tests.streams import StreamSource, start
 
 CONFIG = AcceleratorConfig.preset("tiny", stream_depth=64)
 STEP, FILL, DRAIN = step(CONFIG), fill(CONFIG), drain(CONFIG)
@@ -65,8 +65,8 @@ class ArrayBench(wiring.Component):
         return m
 
 
-def test_array():
-    assert run(ArrayBench(), __name__) == 1
+def test_array(case):
+    run(compiled(ArrayBench), __name__, case)
 
 
 def packed(layout, values: dict) -> int:

@@ -16,9 +16,9 @@ from rtl.control import DRAIN_ROWS, ROW_BANKS, fill, step, table_step
 from rtl.result import ResultBank
 from rtl.table import SubsetSums
 from rtl.timing import array_timing
-from sim.array_model import ClusterModel
-from sim.bench import run
-from sim.streams import start
+from sim.tests.array_model import ClusterModel
+from sim.tests.bench import compiled, run
+from sim.tests.streams import start
 
 CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
 FILL, TABLE, ADDR = fill(CONFIG), table_step(CONFIG), step(CONFIG)["addr"].shape
@@ -27,8 +27,8 @@ TIMING = array_timing(CONFIG)
 PORTS = [name for name, member in Cluster.ports(CONFIG).items() if name != "drained"]
 
 
-def test_cluster():
-    assert run(Cluster(CONFIG), __name__) == 1
+def test_cluster(case):
+    run(compiled(Cluster, CONFIG), __name__, case)
 
 
 def packed(layout, values) -> int:

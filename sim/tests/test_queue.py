@@ -11,15 +11,15 @@ import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
 from rtl.queue import Queue
-from sim.bench import run
-from sim.streams import start
+from sim.tests.bench import compiled, run
+from sim.tests.streams import start
 
 WIDTH = 70
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
-def test_queue(depth):
-    assert run(Queue(WIDTH, depth), __name__, env={"DEPTH": depth}) == 1
+def test_queue(depth, case):
+    run(compiled(Queue, WIDTH, depth), __name__, case, env={"DEPTH": depth})
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")

@@ -13,9 +13,10 @@ from rtl.config import AcceleratorConfig
 from rtl.ddr import Ddr
 from rtl.hierarchy import rtlil
 from rtl.isa import CSR, ID, Control, Error, Irq, Status, config_words
-from sim import compiler, copier
+from sim import compiler
 from sim.cache import cached, digest
-from sim.copier import Copier
+from sim.tests import copier
+from sim.tests.copier import Copier
 from sim.verilated import DECERR, SLVERR, ProtocolError, VerilatedTransport, build_library
 
 MEMORY = 1 << 20

@@ -1,7 +1,9 @@
 """cocotb testbenches under pytest: compiles a component and runs the `@cocotb.test`s of a module on it.
 
-A test file holds both sides: the pytest function calls `run(component, __name__)`, the coroutines take the compiled
-component as `dut`. `WAVES=1` keeps a waveform in `sim_build/`; `COCOTB_RANDOM_SEED` repeats a run.
+A test file holds both sides: the coroutines take the compiled component as `dut`, and the pytest function calls
+`run(compiled(Component, ...), __name__, case)`. Where it has a parameter `case`, it is called for each coroutine of the
+file, so that each is an item of its own. `WAVES=1` keeps a waveform in `sim_build/`;
+`COCOTB_RANDOM_SEED` repeats a run.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from xml.etree import ElementTree
 
 import cocotb_tools.config
@@ -20,16 +26,27 @@ from amaranth.lib import wiring
 from cocotb_tools.runner import get_runner
 
 from rtl.hierarchy import rtlil
+from sim.cache import cached, digest
+from sim.compiler import build, tools_version
+from sim.verilog import macros, verilog
 
-from .cache import cached, digest
-from .compiler import build, tools_version
-from .verilog import macros, verilog
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
-def _program(component: wiring.Component, name: str, waves: bool) -> Path:
-    """Folder with the compiled simulation `name` of the component."""
+@dataclass(frozen=True)
+class Program:
+    """A compiled simulation: its top module, and the folder where it lies."""
+
+    name: str
+    path: Path
+
+
+@cache
+def compiled(factory: Callable[..., wiring.Component], *args: Any) -> Program:
+    """The component `factory(*args)`, compiled; elaborated once however many cases run on it."""
+    component = factory(*args)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__).lower()
+    waves = waves_wanted()
     text = rtlil(component, name)
     source = verilog(text, name)
     # cocotb's runner would make every signal public, which forbids most of Verilator's optimisations.
@@ -44,7 +61,18 @@ def _program(component: wiring.Component, name: str, waves: bool) -> Path:
         link = [f"-Wl,-rpath,{libs}", f"-L{libs}", "-lcocotbvpi_verilator"]
         build(work, [work / "design.v"], name, name, extra=[main], control=control, waves=waves, vpi=True, link=link)
 
-    return cached("bench", digest(source, control, main.read_bytes(), str(libs), tools_version(), str(waves)), make)
+    key = digest(source, control, main.read_bytes(), str(libs), tools_version(), str(waves))
+    return Program(name, cached("bench", key, make))
+
+
+def waves_wanted() -> bool:
+    """Whether `WAVES` asks for waveforms."""
+    return os.environ.get("WAVES", "0") not in ("", "0")
+
+
+def cases(module: ModuleType) -> list[str]:
+    """Names of the cocotb tests of a module."""
+    return [name for name, value in vars(module).items() if hasattr(value, "generate_tests")]
 
 
 def _failures(results: Path) -> tuple[int, list[str]]:
@@ -61,32 +89,25 @@ def _failures(results: Path) -> tuple[int, list[str]]:
 
 
 def run(
-    component: wiring.Component,
+    program: Program,
     test_module: str,
+    case: str,
     *,
-    name: str | None = None,
-    testcase: str | Sequence[str] | None = None,
     env: Mapping[str, object] | None = None,
     seed: int | None = None,
-) -> int:
-    """Runs the cocotb tests of `test_module` on `component`; returns how many ran.
+) -> None:
+    """Runs the cocotb test `case` of `test_module` on a program.
 
     Parameters
     ----------
-    name : str, optional
-        Of the top module; by default made from the component's class.
-    testcase : str or sequence of str, optional
-        Only these tests.
     env : mapping, optional
-        Environment of the simulation: how parameters reach the tests. Values are turned into strings.
+        Environment of the simulation: how parameters reach the test. Values are turned into strings.
     seed : int, optional
         Of every random choice. Random by default, and printed.
 
-    Raises AssertionError with the messages of the failed tests, or if no test ran at all.
+    Raises AssertionError with the message of the failed test, or if there is no such test.
     """
-    name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(component).__name__).lower()
-    waves = os.environ.get("WAVES", "0") not in ("", "0")
-    program = _program(component, name, waves)
+    name, waves = program.name, waves_wanted()
     seed = seed if seed is not None else int(os.environ.get("COCOTB_RANDOM_SEED") or random.getrandbits(31))
     work = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     log = work / "simulation.log"
@@ -98,8 +119,8 @@ def run(
                 hdl_toplevel=name,
                 hdl_toplevel_lang="verilog",
                 test_module=test_module,
-                testcase=testcase,
-                build_dir=program,
+                testcase=case,
+                build_dir=program.path,
                 test_dir=work,
                 results_xml=str(work / "results.xml"),
                 log_file=log,
@@ -123,8 +144,7 @@ def run(
         if failed:
             raise AssertionError(f"{len(failed)} of {count} tests failed (seed {seed}):\n" + "\n".join(failed))
         if not count:
-            raise AssertionError(f"no cocotb test of {test_module} ran (seed {seed}); {ended}")
+            raise AssertionError(f"there is no cocotb test {case!r} in {test_module} (seed {seed}); {ended}")
         assert not ended, ended
-        return count
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -1,6 +1,6 @@
 """The cycle model against the RTL: every product of a network, its counter `busy` and its bytes on the bus.
 
-`pytest -m slow sim/test_cycle_model.py -s` prints the whole comparison as a table.
+`pytest -m slow sim/tests/test_cycle_model.py -s` prints the whole comparison as a table.
 """
 
 from __future__ import annotations

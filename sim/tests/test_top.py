@@ -11,9 +11,9 @@ import pytest
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from rtl.isa import CSR, DESCRIPTOR_BYTES, ID, Descriptor, Error, Flag, Irq, Status
-from sim.bench import run
 from sim.golden import check, execute
-from sim.top_bench import (
+from sim.tests.bench import compiled, run
+from sim.tests.top_bench import (
     CONFIG,
     RESULT_BYTES,
     RESULTS,
@@ -29,8 +29,8 @@ from sim.top_bench import (
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.4])
-def test_top(pause):
-    assert run(TopBench(), __name__, env={"PAUSE": pause}) == 5
+def test_top(pause, case):
+    run(compiled(TopBench), __name__, case, env={"PAUSE": pause})
 
 
 @cocotb.test()

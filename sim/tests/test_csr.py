@@ -18,8 +18,8 @@ from rtl.axi_flat import connect_subordinate, flat_axilite
 from rtl.config import AcceleratorConfig
 from rtl.csr import RegisterBank
 from rtl.isa import COUNTER_NAMES, CSR, CSR_ADDRESS_BITS, ID, VERSION, Control, Irq, Status, config_words
-from sim.bench import run
-from sim.streams import start
+from sim.tests.bench import compiled, run
+from sim.tests.streams import start
 
 CONFIG = AcceleratorConfig.preset("tiny")
 STATES = ("head", "completed", "error", "error_index", "idle", "done", "reset_done")
@@ -52,8 +52,8 @@ class CsrBench(wiring.Component):
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.6])
-def test_registers(stall):
-    assert run(CsrBench(), __name__, env={"STALL": stall}) == 8
+def test_registers(stall, case):
+    run(compiled(CsrBench), __name__, case, env={"STALL": stall})
 
 
 class Bench:

@@ -18,9 +18,9 @@ from cocotbext.axi import AxiBus, AxiSlave, SparseMemoryRegion
 from rtl.axi_flat import FLAT_AXI4, connect_manager
 from rtl.config import BEAT_BITS, AcceleratorConfig
 from rtl.dma import Beat, Command, Fault, ReadArbiter, Reader, Writer
-from sim.bench import run
-from sim.faults import Refusing
-from sim.streams import StreamSource, start
+from sim.tests.bench import compiled, run
+from sim.tests.faults import Refusing
+from sim.tests.streams import StreamSource, start
 
 # Addresses around all of these are used: the first, a 4 KiB boundary, and the last.
 BASES = (0, 0xF80, 0x7FFF_FF00, 0xFFFF_F800)
@@ -83,10 +83,10 @@ class DmaBench(wiring.Component):
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 @pytest.mark.parametrize("config", [(2, 1), (16, 8), (256, 2)], ids=lambda c: f"{c[0]} beats, {c[1]} outstanding")
-def test_dma(config, stall):
+def test_dma(config, stall, case):
     burst, outstanding = config
-    unit = DmaBench(AcceleratorConfig(burst_beats=burst, outstanding=outstanding))
-    assert run(unit, __name__, env={"STALL": stall, "BURST": burst, "OUTSTANDING": outstanding}) == 6
+    program = compiled(DmaBench, AcceleratorConfig(burst_beats=burst, outstanding=outstanding))
+    run(program, __name__, case, env={"STALL": stall, "BURST": burst, "OUTSTANDING": outstanding})
 
 
 class FaultyMemory(Refusing, SparseMemoryRegion):

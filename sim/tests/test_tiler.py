@@ -17,9 +17,9 @@ from rtl.fetch import Fetch
 from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
 from rtl.tiler import Tiler
 from rtl.tiles import exec_tile, load_tile, store_tile
-from sim.bench import run
 from sim.golden import check
-from sim.streams import StreamSink, StreamSource, start
+from sim.tests.bench import compiled, run
+from sim.tests.streams import StreamSink, StreamSource, start
 from sim.tile_model import records, tiles_of
 
 CONFIG = AcceleratorConfig.preset("tiny")
@@ -76,8 +76,8 @@ class FrontEnd(wiring.Component):
         return m
 
 
-def test_front_end():
-    assert run(FrontEnd(), __name__) == 3
+def test_front_end(case):
+    run(compiled(FrontEnd), __name__, case)
 
 
 def decoder(name: str):

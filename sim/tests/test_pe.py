@@ -11,17 +11,17 @@ from cocotb.triggers import ReadOnly, RisingEdge
 
 from rtl.config import LANES, AcceleratorConfig
 from rtl.pe import PopcountPE, TablePE
-from sim.array_model import pack_entries, subset_sums
-from sim.bench import run
-from sim.streams import start
+from sim.tests.array_model import pack_entries, subset_sums
+from sim.tests.bench import compiled, run
+from sim.tests.streams import start
 
 ROUNDS = 12
 IDLE = {"plane": 0, "context": 0, "unsigned_digit": 0, "entries": 0, "entry_address": 0, "entry_context": 0, "write": 0}
 
 
 @pytest.mark.parametrize("unit", [TablePE, PopcountPE])
-def test_pe(unit):
-    assert run(unit(AcceleratorConfig.preset("tiny")), __name__) == 1
+def test_pe(unit, case):
+    run(compiled(unit, AcceleratorConfig.preset("tiny")), __name__, case)
 
 
 @cocotb.test()

@@ -34,9 +34,9 @@ from rtl.isa import (
     Status,
 )
 from rtl.top import Accelerator
-from sim.faults import Refusing
 from sim.golden import check, execute
-from sim.streams import start
+from sim.tests.faults import Refusing
+from sim.tests.streams import start
 
 CONFIG = AcceleratorConfig.preset("tiny")
 RING_ENTRIES = 8

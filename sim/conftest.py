@@ -1,1 +1,0 @@
-from fixtures import pytest_configure, rng  # noqa: F401
