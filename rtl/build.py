@@ -33,30 +33,39 @@ MACROS = ("pe", "row_group", "cluster")
 PARTS = ("csr", "fetch", "tiler", "load", "execute", "store", "table", "reader", "writer", "arbiter")
 
 
-def yosys_script(name: str, text: str) -> str:
-    """Synthesis of the RTLIL `text` (top module `name`), then of each part by itself; one run makes all outputs."""
-    synthesis = "synth_xilinx -family xc7 -top {0} -noiopad -noclkbuf"
-    modules = {part: f"{name}.accelerator.{part}" for part in PARTS}
-    lines = [
+_SYNTHESIS = "synth_xilinx -family xc7 -top {0} -noiopad -noclkbuf"
+
+
+def netlist_steps(name: str) -> list[str]:
+    """Yosys commands from `name`.il (top module `name`) to the netlist `name`.json; the macros stay modules."""
+    return [
         f"read_rtlil {name}.il",
         f"hierarchy -top {name}",
         *(f"setattr -mod -set keep_hierarchy 1 {module}" for module in MACROS),
         "design -save elaborated",
-        f"{synthesis.format(name)} -run begin:prepare",
-        f"{synthesis.format(name)} -flatten -run prepare:check",
+        f"{_SYNTHESIS.format(name)} -run begin:prepare",
+        f"{_SYNTHESIS.format(name)} -flatten -run prepare:check",
         "delete */t:$scopeinfo",
         "check -noinit",
         "blackbox =A:whitebox",
-        "tee -q -o stat.json stat -json",
         f"write_json {name}.json",
+    ]
+
+
+def yosys_script(name: str, text: str) -> str:
+    """Synthesis of the RTLIL `text` (top module `name`), then of each part by itself; one run makes all outputs."""
+    lines = [
+        *netlist_steps(name),
+        "tee -q -o stat.json stat -json",
         f"write_verilog -noattr {name}.v",
         f"write_edif -pvector bra {name}.edf",
     ]
-    for part, module in modules.items():
+    for part in PARTS:
+        module = f"{name}.accelerator.{part}"
         if f"module \\{module}\n" in text:
             lines += [
                 "design -load elaborated",
-                f"{synthesis.format(module)} -flatten",
+                f"{_SYNTHESIS.format(module)} -flatten",
                 f"tee -q -o stat_{part}.json stat -json",
             ]
     return "\n".join([*lines, ""])

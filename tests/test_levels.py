@@ -10,8 +10,10 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from rtl import levels
+from boards import board_named
+from rtl import build, levels
 from rtl.cells import TernaryAdder
+from rtl.config import AcceleratorConfig
 from rtl.hierarchy import Macro, rtlil
 from rtl.yosys import run_script
 
@@ -122,6 +124,18 @@ def test_paths_through_macros(tmp_path):
     assert path.levels == 3  # out of the first, the multiplexer, into the second
     assert path.start.startswith("first")
     assert path.end.startswith("kept")
+
+
+def test_the_zc706_build_has_five_levels_at_most(tmp_path):
+    """Whole, with all clusters: what is broadcast to them counts."""
+    board = board_named("zc706")
+    text = rtlil(board.top(AcceleratorConfig.preset(board.preset)), "zc706")
+    (tmp_path / "zc706.il").write_text(text)
+    run_script(tmp_path, "\n".join(build.netlist_steps("zc706")))
+    found = levels.analyse(json.loads((tmp_path / "zc706.json").read_text()), "zc706")
+    print(levels.table(levels.as_json(found)))
+    assert {"tiler", "load", "execute", "store", "csr", "cluster", "row_group", "pe"} <= found.keys()
+    assert max(path.levels for path in found.values()) <= 5
 
 
 def test_a_combinational_loop_is_refused():
