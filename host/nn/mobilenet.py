@@ -39,10 +39,10 @@ class DepthwiseConv2d(Conv2d):
 
 def mobilenetv2(
     groups: tuple[tuple[int, int, int, int], ...] = GROUPS, stem: int = 32, head: int = 1280
-) -> Callable[..., Layer]:
+) -> Callable[..., Sequential]:
     """A builder, as `host.nn.models.MODELS` holds, of inverted bottlenecks between `stem` and `head` channels."""
 
-    def build(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Layer:
+    def build(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Sequential:
         layers: dict[str, Layer] = {
             "conv1": Conv2d(image[0], stem, rng=rng, first=True, min_bits=edge_bits),
             "bn1": BatchNorm2d(stem),

@@ -11,7 +11,7 @@ from host.nn.layers import Conv2d, Layer, Linear, Residual, Sequential
 from host.nn.mobilenet import mobilenetv2
 
 
-def cnn_small(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Layer:
+def cnn_small(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Sequential:
     """Three 3x3 convolutions of 16, 32 and 32 channels with batch norm, global average pooling, one linear layer.
 
     All channel counts after the image's are multiples of 16, so every convolution but the first fills the array's
@@ -33,14 +33,14 @@ def cnn_small(image: tuple[int, int, int], classes: int, *, rng: np.random.Gener
     )
 
 
-def resnet(n: int) -> Callable[..., Layer]:
+def resnet(n: int) -> Callable[..., Sequential]:
     """ResNet-(6n + 2) of arXiv 1512.03385, section 4.2, as FracTrain uses it.
 
     Three groups of n basic blocks with 16, 32 and 64 channels; each block where the shape changes has a shortcut of
     1x1 convolution and batch norm.
     """
 
-    def build(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Layer:
+    def build(image: tuple[int, int, int], classes: int, *, rng: np.random.Generator, edge_bits: int) -> Sequential:
         layers: dict[str, Layer] = {
             "conv": Conv2d(image[0], 16, rng=rng, first=True, min_bits=edge_bits),
             "bn": BatchNorm2d(16),
@@ -72,8 +72,8 @@ def _basic_block(in_channels: int, channels: int, stride: int, rng: np.random.Ge
     return Residual(body, Sequential(conv=project, bn=BatchNorm2d(channels)))
 
 
-#: Model names of the command line: build(image=(C, H, W), classes, rng=..., edge_bits=...) -> Layer.
-MODELS: dict[str, Callable[..., Layer]] = {
+#: Model names of the command line: build(image=(C, H, W), classes, rng=..., edge_bits=...) -> Sequential.
+MODELS: dict[str, Callable[..., Sequential]] = {
     "cnn-small": cnn_small,
     "resnet8": resnet(1),
     "resnet20": resnet(3),
@@ -83,7 +83,7 @@ MODELS: dict[str, Callable[..., Layer]] = {
 }
 
 
-def build_model(name: str, image: tuple[int, int, int], classes: int, *, seed: int, edge_bits: int) -> Layer:
+def build_model(name: str, image: tuple[int, int, int], classes: int, *, seed: int, edge_bits: int) -> Sequential:
     """Build a model with initial weights drawn from `seed`; an unknown name raises ValueError listing the known."""
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
