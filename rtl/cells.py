@@ -61,7 +61,9 @@ class TernaryAdder(wiring.Component):
             m.d.comb += extended.eq(getattr(self, name))
             operands.append(extended)
         chain = -(-bits // 4) * 4
-        select, carried, total = Signal(chain), Signal(chain + 1), Signal(chain)
+        select = Signal(chain)
+        carried = Signal(chain + 1)
+        total = Signal(chain)
         for i in range(bits):
             m.submodules[f"lut{i}"] = Instance(
                 "LUT6_2",
@@ -168,7 +170,8 @@ class Accumulator(wiring.Component):
 
     def _dsp48e1(self):
         m = Module()
-        a, d = Signal(signed(30)), Signal(signed(25))
+        a = Signal(signed(30))
+        d = Signal(signed(25))
         z = Signal(3)
         with m.Switch(self.select):
             with m.Case(Select.ACC):

@@ -105,7 +105,9 @@ def test_cheaper_samples_take_fewer_cycles(rtl, rng):
 
     taken = [cycles(narrow) for narrow in range(0, 9, 2)]  # by one the memory's moods would show
     print("cycles by pairs of narrow samples:", taken)
-    assert all(fewer < 0.95 * more for more, fewer in pairwise(taken))
+    assert all(fewer < more for more, fewer in pairwise(taken))
+    # Samples fill whole tiles, so a pair alone may save little; two pairs may not.
+    assert all(fewer < 0.9 * more for more, fewer in zip(taken, taken[2:], strict=False))
 
 
 @pytest.mark.parametrize("projects", [False, True])
