@@ -17,7 +17,7 @@ from host.plan.packing import row_bytes
 from host.plan.plan import Draft, Source
 from host.plan.rounds import round_sizes, rounds
 from host.plan.sums import most_terms, result_bytes
-from host.plan.tiling import MAX_SIZE, Precision, flat_tiling
+from host.plan.tiling import MAX_SIZE, Widths, flat_tiling
 from host.plan.window import plan_window
 from rtl.config import BEAT_BYTES, LANES, TAPS, WORD_CHANNELS
 from rtl.isa import Opcode
@@ -27,9 +27,9 @@ def plan_dot(draft: Draft, a: Source, b: Source) -> None:
     """Add the product a @ b.T of a (U, K) and b (V, K), none of them zero; the cheaper one is made stationary."""
 
     def cycles(stationary: Source, stream: Source) -> float:
-        precision = Precision(stream.bits, stationary.bits, result_bytes(draft.reach))
+        widths = Widths(stream.bits, stationary.bits, result_bytes(draft.reach))
         (vectors, channels), rows = stream.shape, stationary.shape[0]
-        tiling = flat_tiling(draft.target.config, precision, 1, vectors, channels, rows, True)
+        tiling = flat_tiling(draft.target.config, widths, 1, vectors, channels, rows, True)
         return inf if tiling is None else tiling.cycles
 
     swap = cycles(a, b) > cycles(b, a)
@@ -51,10 +51,10 @@ def plan_flat(draft: Draft, matrix: Source, vectors: Source, *, mixed: bool = Fa
     groups, count, channels = vectors.shape
     rows = matrix.shape[0]
     most_channels = min(most_terms(draft.reach, channels, matrix.largest * vectors.largest), MAX_SIZE * LANES)
-    precision = Precision(vectors.bits, matrix.bits, result_bytes(draft.reach))
+    widths = Widths(vectors.bits, matrix.bits, result_bytes(draft.reach))
     split_k = not mixed
 
-    if flat_tiling(config, precision, 1, 1, 1, 1, False) is None:
+    if flat_tiling(config, widths, 1, 1, 1, 1, False) is None:
         # The stream buffer is too small for three rows of this many planes: use one tap of nine of a 3x3 window.
         rearranged = call(np.transpose, (0, 2, 1)) + call(np.expand_dims, 2)
         image = vectors.then((groups, channels, 1, count), rearranged)
@@ -64,31 +64,31 @@ def plan_flat(draft: Draft, matrix: Source, vectors: Source, *, mixed: bool = Fa
         return
 
     def footprint(part_groups: int, part_count: int, part_rows: int, part_channels: int) -> float:
-        tiling = flat_tiling(config, precision, part_groups, part_count, part_channels, part_rows, split_k)
+        tiling = flat_tiling(config, widths, part_groups, part_count, part_channels, part_rows, split_k)
         assert tiling is not None  # the smallest tile fits, and so does one of any size
         samples = part_groups * tiling.chunks
         if samples > MAX_SIZE:
             return inf
         k_blocks = tiling.k_parts * ceil_div(ceil_div(part_channels, LANES), tiling.k_parts)
         blocks = tiling.covered(ceil_div(part_rows, config.rows))
-        stream = samples * (k_blocks * TAPS * precision.stream_bits * row_bytes(tiling.width) + 1)
-        stationary = blocks * k_blocks * precision.digits * config.weight_tile_beats * BEAT_BYTES
-        results = samples * tiling.k_parts * blocks * config.rows * tiling.width * precision.out_bytes
+        stream = samples * (k_blocks * TAPS * widths.stream_bits * row_bytes(tiling.width) + 1)
+        stationary = blocks * k_blocks * widths.digits * config.weight_tile_beats * BEAT_BYTES
+        results = samples * tiling.k_parts * blocks * config.rows * tiling.width * widths.out_bytes
         return stream + stationary + results
 
     draft.shape = (groups, rows, count)
     product = (groups, count, rows, channels)
     most = (min(groups, MAX_SIZE), min(count, 4 * MAX_SIZE), rows, most_channels)
     for part in rounds(product, round_sizes(product, most, (1, 1, config.rows, LANES), footprint, target.room)):
-        _add_round(draft, precision, matrix, vectors, part, mixed)
+        _add_round(draft, widths, matrix, vectors, part, mixed)
 
 
-def _add_round(draft: Draft, precision: Precision, matrix: Source, vectors: Source, part: Part, mixed: bool) -> None:
+def _add_round(draft: Draft, widths: Widths, matrix: Source, vectors: Source, part: Part, mixed: bool) -> None:
     """Add the product of some groups, vectors of each, rows and channels."""
     config = draft.target.config
     some_groups, some_vectors, some_rows, some_channels = part
     groups, count, rows, channels = (stop - start for start, stop in part)
-    tiling = flat_tiling(config, precision, groups, count, channels, rows, not mixed)
+    tiling = flat_tiling(config, widths, groups, count, channels, rows, not mixed)
     assert tiling is not None  # every size has one that fits
     chunks, width, k_parts = tiling.chunks, tiling.width, tiling.k_parts
     samples, needed = groups * chunks, ceil_div(rows, config.rows)
@@ -105,7 +105,7 @@ def _add_round(draft: Draft, precision: Precision, matrix: Source, vectors: Sour
     digits = (matrix.bits, matrix.signed, config.rows, blocks, k_parts * part_blocks)
     stationary = Stationary(matrix.arrange, (some_rows, some_channels), *digits)
     place, skipped = (some_groups, some_rows, some_vectors), Table(1, (some_groups,)) if mixed else None
-    sums = Sums(place, precision.out_bytes, width, blocks, config.rows, chunks, k_parts, skipped)
+    sums = Sums(place, widths.out_bytes, width, blocks, config.rows, chunks, k_parts, skipped)
     common = {
         "opcode": Opcode.FLAT,
         "width": width,

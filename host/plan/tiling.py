@@ -28,7 +28,7 @@ MAX_SIZE, MAX_TILE_SAMPLES, MAX_PADDING = _MOST["samples"], _MOST["tile_samples"
 
 
 @dataclass(frozen=True)
-class Precision:
+class Widths:
     """Widths of a product: planes of the streaming operand, bits of the stationary one, bytes of a result."""
 
     stream_bits: int
@@ -95,7 +95,7 @@ def _shares(n: int, limit: int) -> list[int]:
 
 def _cycles(
     config: AcceleratorConfig,
-    precision: Precision,
+    widths: Widths,
     samples: int,
     sample_parts: int,
     tile_samples: int,
@@ -106,8 +106,8 @@ def _cycles(
     own_stationary: bool = False,
 ) -> int:
     """Estimate for one descriptor: LOAD, EXEC and STORE overlap, so every tile takes as long as the slowest of them."""
-    passes = k_blocks * row_blocks * precision.digits
-    out_beats = config.rows * precision.out_bytes // BEAT_BYTES
+    passes = k_blocks * row_blocks * widths.digits
+    out_beats = config.rows * widths.out_bytes // BEAT_BYTES
     full, rest = divmod(samples, sample_parts * tile_samples)
     total = first_load = last_store = 0
     for run, count in ((sample_parts * tile_samples, full), (rest, min(rest, 1))):
@@ -115,7 +115,7 @@ def _cycles(
             continue
         for band in bands:
             positions = ceil_div(run, sample_parts) * band.positions
-            execute = passes * max(positions * precision.stream_bits, config.table_load_cycles)
+            execute = passes * max(positions * widths.stream_bits, config.table_load_cycles)
             own = run if own_stationary else 1
             load = (run * band.beats + passes * row_parts * own * config.weight_tile_beats) / BUS_RATE
             store = run * band.positions * row_blocks * row_parts * out_beats / BUS_RATE
@@ -149,7 +149,7 @@ def _sample_split(samples: int, most_parts: int, most_per_tile: int) -> tuple[in
 @lru_cache(maxsize=4096)
 def window_tiling(
     config: AcceleratorConfig,
-    precision: Precision,
+    widths: Widths,
     samples: int,
     channels: int,
     rows: int,
@@ -161,7 +161,7 @@ def window_tiling(
     height, width = image
     out_height, out_width = out
     k_blocks = ceil_div(channels, WORD_CHANNELS)
-    row_beats = precision.stream_bits * ceil_div(width, BEAT_WORDS)
+    row_beats = widths.stream_bits * ceil_div(width, BEAT_WORDS)
     best = None
     for log2_row_parts, row_blocks, descriptors in _row_splits(config, rows, config.result_slot // out_width):
         for tile_rows in _shares(out_height, config.result_slot // (out_width * row_blocks)):
@@ -181,7 +181,7 @@ def window_tiling(
                 span = (rest - 1) * stride + 3
                 bands.append(_Band(rest * out_width, k_blocks * row_beats * min(span, height), 1))
             cycles = descriptors * _cycles(
-                *(config, precision, samples, sample_parts, tile_samples, row_blocks, 1 << log2_row_parts),
+                *(config, widths, samples, sample_parts, tile_samples, row_blocks, 1 << log2_row_parts),
                 *(k_blocks, tuple(bands)),
             )
             if best is None or cycles < best.cycles:
@@ -202,7 +202,7 @@ def window_tiling(
 
 @lru_cache(maxsize=4096)
 def flat_tiling(
-    config: AcceleratorConfig, precision: Precision, groups: int, vectors: int, channels: int, rows: int, split_k: bool
+    config: AcceleratorConfig, widths: Widths, groups: int, vectors: int, channels: int, rows: int, split_k: bool
 ) -> Tiling | None:
     """Tiles of a product of `rows` x `channels` with `groups` x `vectors` vectors; None if no tile fits the buffers.
 
@@ -210,7 +210,7 @@ def flat_tiling(
     """
     words = ceil_div(channels, WORD_CHANNELS)
     k_blocks = ceil_div(channels, LANES)
-    bits = precision.stream_bits
+    bits = widths.stream_bits
     widest = BEAT_WORDS * (config.stream_slot // (3 * bits) - 1)
     best = None
 
@@ -231,7 +231,7 @@ def flat_tiling(
             samples, part_blocks, part_words = groups * chunks, k_blocks, words
             sample_parts, tile_samples = _sample_split(samples, config.clusters >> log2_row_parts, most)
         cycles = descriptors * _cycles(
-            *(config, precision, samples, sample_parts, tile_samples, row_blocks, row_parts, part_blocks),
+            *(config, widths, samples, sample_parts, tile_samples, row_blocks, row_parts, part_blocks),
             (_Band(width, part_words * bits * beats, 1),),
             own_stationary=k_parts > 1,
         )

@@ -14,7 +14,7 @@ from host.plan.packing import row_bytes
 from host.plan.plan import Draft, Source
 from host.plan.rounds import round_sizes, rounds
 from host.plan.sums import most_terms, result_bytes
-from host.plan.tiling import MAX_PADDING, MAX_SIZE, Precision, Tiling, window_tiling
+from host.plan.tiling import MAX_PADDING, MAX_SIZE, Tiling, Widths, window_tiling
 from rtl.config import BEAT_BYTES, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
 from rtl.isa import Opcode
 
@@ -30,7 +30,7 @@ class _Form:
     """
 
     config: AcceleratorConfig
-    precision: Precision
+    widths: Widths
     stride: int
     padding: tuple[int, int]
     size: tuple[int, int]
@@ -45,7 +45,7 @@ class _Form:
         """Tiles, or None if no descriptor describes the images or no tile of them fits."""
         if max(*self.size, *self.out, samples) > MAX_SIZE or max(self.padding) > MAX_PADDING:
             return None
-        return window_tiling(self.config, self.precision, samples, channels, rows, self.size, self.out, self.stride)
+        return window_tiling(self.config, self.widths, samples, channels, rows, self.size, self.out, self.stride)
 
     def cycles(self, samples: int, rows: int, channels: int) -> float:
         """Estimate for a product; infinite where there is no tiling."""
@@ -59,9 +59,9 @@ class _Form:
         if tiling is None:
             return inf
         words, blocks = ceil_div(channels, WORD_CHANNELS), tiling.covered(ceil_div(rows, self.config.rows))
-        image = words * self.size[0] * self.precision.stream_bits * row_bytes(self.size[1])
-        stationary = blocks * words * self.precision.digits * self.config.weight_tile_beats * BEAT_BYTES
-        result = blocks * self.config.rows * self.out[0] * self.out[1] * self.precision.out_bytes
+        image = words * self.size[0] * self.widths.stream_bits * row_bytes(self.size[1])
+        stationary = blocks * words * self.widths.digits * self.config.weight_tile_beats * BEAT_BYTES
+        result = blocks * self.config.rows * self.out[0] * self.out[1] * self.widths.out_bytes
         return stationary + samples * (image + 1 + result)  # 1: the sample's precision byte
 
 
@@ -91,9 +91,9 @@ def plan_window(
     rows = kernel.shape[0]
     terms = most_terms(draft.reach, channels * TAPS, kernel.largest * image.largest)
     most_channels = min(terms // TAPS, MAX_SIZE * WORD_CHANNELS)
-    precision = Precision(image.bits, kernel.bits, result_bytes(draft.reach))
+    widths = Widths(image.bits, kernel.bits, result_bytes(draft.reach))
 
-    whole = _Form(config, precision, stride, padding, (height, width), out_size)
+    whole = _Form(config, widths, stride, padding, (height, width), out_size)
     form = _choose_form(whole, n, rows, most_channels, target.room)
     samples = n
     if form is not whole:
@@ -128,7 +128,7 @@ def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _
             return whole  # every image is read once already
         best_cycles = whole.cycles(n, rows, channels)
 
-    widest = min(config.stream_slot // whole.precision.stream_bits * BEAT_WORDS, MAX_SIZE)
+    widest = min(config.stream_slot // whole.widths.stream_bits * BEAT_WORDS, MAX_SIZE)
     most_columns = min(whole.out[1], config.result_slot, (widest - 3) // stride + 1)
     fewest = ceil_div(whole.out[1], most_columns)
     for count in (fewest, 2 * fewest, 4 * fewest):
@@ -145,7 +145,7 @@ def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _
 
 def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: Part, patches: int) -> None:
     """Add the product of some samples, rows and channels; `patches` of each image, or 0 where none differs in width."""
-    config, precision, out = form.config, form.precision, form.out
+    config, widths, out = form.config, form.widths, form.out
     chosen, some_rows, some_channels = part
     n, rows, channels = (stop - start for start, stop in part)
     height, width = form.size
@@ -161,7 +161,7 @@ def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: P
     digits = (kernel.bits, kernel.signed, config.rows, blocks, words)
     stationary = Stationary(kernel.arrange, (some_rows, some_channels, (0, 3), (0, 3)), *digits)
     place = (chosen, some_rows, (0, prod(out)))
-    sums = Sums(place, precision.out_bytes, prod(out), blocks, config.rows, table=table)
+    sums = Sums(place, widths.out_bytes, prod(out), blocks, config.rows, table=table)
     common = {
         "opcode": Opcode.WINDOW,
         "samples": n,
