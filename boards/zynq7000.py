@@ -1,8 +1,8 @@
 """Boards with a Zynq-7000, whose ARM processing system (PS7) owns the DDR memory.
 
-The accelerator is a peripheral of the PS: M_AXI_GP0 reaches its CSRs, S_AXI_HP0 carries its reads and S_AXI_HP2 its
-writes (two ports of the DDR controller; dependent work is ordered by the write responses), FCLK0 clocks it, IRQF2P[0]
-takes its interrupt. The boot loader configures the PS, including HP ports of 64 bits and the rate of FCLK0, so the PS
+The accelerator is a peripheral of the PS: M_AXI_GP0 reaches its CSRs, its managers go to S_AXI_HP0 and S_AXI_HP2, which
+share no port of the DDR controller (dependent work is ordered by the write responses), FCLK0 clocks it, IRQF2P[0] takes
+its interrupt. The boot loader configures the PS, including HP ports of 64 bits and the rate of FCLK0, so the PS
 pins need no constraint here.
 
 Clocking and ports: AMD UG585.
@@ -23,12 +23,15 @@ from amaranth.lib.wiring import Out
 from boards.board import Board, Result
 from rtl.axi import CACHE, AXI4ToAXI3
 from rtl.axi_bridge import AXI3ToLite
-from rtl.config import BEAT_BYTES, AcceleratorConfig
+from rtl.config import AcceleratorConfig
 from rtl.isa import CSR_ADDRESS_BITS
 from rtl.top import Accelerator
 
 #: Physical address of the CSRs: the start of the GP0 window.
 CSR_BASE = 0x4000_0000
+
+#: Numbers of the HP ports that the managers go to.
+HP_PORTS = (0, 2)
 
 HEARTBEAT_BITS = 27
 
@@ -116,9 +119,12 @@ class Top(wiring.Component):
         m = Module()
         m.submodules.accelerator = accelerator = Accelerator(self._config)
         m.submodules.bridge = bridge = AXI3ToLite(CSR_ADDRESS_BITS)
-        m.submodules.axi3 = axi3 = AXI4ToAXI3(burst_beats=self._config.burst_beats)
         wiring.connect(m, bridge.o, accelerator.csr)
-        wiring.connect(m, accelerator.axi, axi3.i)
+        ports = []
+        for number, manager in enumerate(accelerator.axi):
+            m.submodules[f"axi3_{number}"] = axi3 = AXI4ToAXI3(burst_beats=self._config.burst_beats)
+            wiring.connect(m, manager, axi3.i)
+            ports.append(axi3.o)
 
         clocks = Signal(4)
         resets_n = Signal(4)
@@ -126,6 +132,9 @@ class Top(wiring.Component):
         m.submodules.bufg = Instance("BUFG", i_I=clocks[0], o_O=sync.clk)
         m.submodules.reset = ResetSynchronizer(~resets_n[0], domain="sync")
 
+        pins = {}
+        for number, bus in zip(HP_PORTS, ports, strict=False):
+            pins |= self._hp(number, sync.clk, bus)
         m.submodules.ps7 = Instance(
             "PS7",
             o_FCLKCLK=clocks,
@@ -135,8 +144,7 @@ class Top(wiring.Component):
             i_DDRARB=Const(0, 4),
             i_IRQF2P=Cat(accelerator.interrupt, Const(0, 19)),
             **self._gp0(sync.clk, bridge.i),
-            **self._hp(0, sync.clk, axi3.o, reads=True),
-            **self._hp(2, sync.clk, axi3.o, reads=False),
+            **pins,
         )
 
         heartbeat = Signal(HEARTBEAT_BITS)
@@ -171,15 +179,21 @@ class Top(wiring.Component):
         }
 
     @staticmethod
-    def _hp(index: int, clk, bus, *, reads: bool) -> dict:
-        """Connections of S_AXI_HP`index`, with the channels of one direction; those of the other rest."""
+    def _hp(index: int, clk, bus) -> dict:
+        """Connections of S_AXI_HP`index`."""
         port = f"SAXIHP{index}"
-        used = "ar" if reads else "aw"
-        pins = {f"i_{port}ACLK": clk, f"i_{port}RDISSUECAP1EN": Const(0, 1), f"i_{port}WRISSUECAP1EN": Const(0, 1)}
+        pins = {
+            f"i_{port}ACLK": clk,
+            f"i_{port}RDISSUECAP1EN": Const(0, 1),
+            f"i_{port}WRISSUECAP1EN": Const(0, 1),
+            f"i_{port}WID": Const(0, 6),
+        }
         for channel in ("ar", "aw"):
-            name = f"{port}{channel.upper()}"
+            name, payload = f"{port}{channel.upper()}", getattr(bus, channel).payload
             pins |= {
                 f"i_{name}ID": Const(0, 6),
+                f"i_{name}ADDR": payload.addr,
+                f"i_{name}LEN": payload.len,
                 f"i_{name}SIZE": Const(_EIGHT_BYTES, 2),
                 f"i_{name}BURST": Const(_INCR, 2),
                 f"i_{name}LOCK": Const(0, 2),
@@ -187,39 +201,18 @@ class Top(wiring.Component):
                 f"i_{name}PROT": Const(0, 3),
                 f"i_{name}QOS": Const(0, 4),
             }
-            if channel == used:
-                stream = getattr(bus, channel)
-                pins |= {
-                    f"i_{name}ADDR": stream.payload.addr,
-                    f"i_{name}LEN": stream.payload.len,
-                    f"i_{name}VALID": stream.valid,
-                    f"o_{name}READY": stream.ready,
-                }
-            else:
-                pins |= {f"i_{name}ADDR": Const(0, 32), f"i_{name}LEN": Const(0, 4), f"i_{name}VALID": Const(0, 1)}
-        if reads:
-            pins |= {
-                f"o_{port}RDATA": bus.r.payload.data,
-                f"o_{port}RRESP": bus.r.payload.resp,
-                f"o_{port}RLAST": bus.r.payload.last,
-                f"o_{port}RVALID": bus.r.valid,
-                f"i_{port}RREADY": bus.r.ready,
-            }
-            pins |= {
-                f"i_{port}WDATA": Const(0, 64),
-                f"i_{port}WSTRB": Const(0, BEAT_BYTES),
-                **{f"i_{port}{pin}": Const(0, 1) for pin in ("WLAST", "WVALID", "BREADY")},
-            }
-        else:
-            pins |= {
-                f"i_{port}WDATA": bus.w.payload.data,
-                f"i_{port}WSTRB": bus.w.payload.strb,
-                f"i_{port}WLAST": bus.w.payload.last,
-                f"i_{port}WVALID": bus.w.valid,
-                f"o_{port}WREADY": bus.w.ready,
-                f"o_{port}BRESP": bus.b.payload.resp,
-                f"o_{port}BVALID": bus.b.valid,
-                f"i_{port}BREADY": bus.b.ready,
-                f"i_{port}RREADY": Const(0, 1),
-            }
-        return pins | {f"i_{port}WID": Const(0, 6)}
+        for channel in ("ar", "aw", "w"):
+            stream = getattr(bus, channel)
+            pins |= {f"i_{port}{channel.upper()}VALID": stream.valid, f"o_{port}{channel.upper()}READY": stream.ready}
+        for channel in ("r", "b"):
+            stream = getattr(bus, channel)
+            pins |= {f"o_{port}{channel.upper()}VALID": stream.valid, f"i_{port}{channel.upper()}READY": stream.ready}
+        return pins | {
+            f"i_{port}WDATA": bus.w.payload.data,
+            f"i_{port}WSTRB": bus.w.payload.strb,
+            f"i_{port}WLAST": bus.w.payload.last,
+            f"o_{port}RDATA": bus.r.payload.data,
+            f"o_{port}RRESP": bus.r.payload.resp,
+            f"o_{port}RLAST": bus.r.payload.last,
+            f"o_{port}BRESP": bus.b.payload.resp,
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from host.backends import find
 from host.cycles.bus import CLOCK_MHZ
@@ -25,9 +25,11 @@ class Machine:
     Attributes
     ----------
     preset, clusters : of the `AcceleratorConfig`.
-    bytes_per_cycle : of the memory, in each direction.
+    bytes_per_cycle : of the memory, in each direction of a manager.
     latency : cycles until the first beat of a burst is there.
     clock_mhz : clock that cycles become seconds with. It is assumed: no placed design has met it.
+    managers : ports to the memory.
+    shared_bytes_per_cycle : of the memory, of all managers and both directions together.
     """
 
     preset: str
@@ -35,19 +37,29 @@ class Machine:
     bytes_per_cycle: float
     latency: int
     clock_mhz: int = CLOCK_MHZ
+    managers: int = field(default=1, metadata={"later": True})
+    shared_bytes_per_cycle: float = field(default=17.0, metadata={"later": True})
 
     @classmethod
     def of(cls, preset: str, config: AcceleratorConfig, ddr: Ddr | None = None) -> Machine:
         """The machine of a configuration, by default with the memory of the simulated board."""
         ddr = ddr or Ddr()
-        return cls(preset, config.clusters, float(ddr.bandwidth * BEAT_BYTES), ddr.read_latency)
+        rate, shared = (float(beats * BEAT_BYTES) for beats in (ddr.bandwidth, ddr.shared))
+        return cls(
+            preset,
+            config.clusters,
+            rate,
+            ddr.read_latency,
+            managers=config.managers,
+            shared_bytes_per_cycle=shared,
+        )
 
     @property
     def size(self) -> str:
         return "1 cluster" if self.clusters == 1 else f"{self.clusters} clusters"
 
     def __str__(self) -> str:
-        return (
-            f"{self.size} ({self.preset}), {self.bytes_per_cycle:g} B/cycle to and from memory, latency {self.latency} "
-            f"cycles, {self.clock_mhz} MHz assumed"
-        )
+        memory = f"{self.bytes_per_cycle:g} B/cycle to and from memory"
+        if self.managers > 1:
+            memory += f" over each of {self.managers} managers, {self.shared_bytes_per_cycle:g} together"
+        return f"{self.size} ({self.preset}), {memory}, latency {self.latency} cycles, {self.clock_mhz} MHz assumed"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .cells import Select
+from .cells import Accumulator, Select
 from .cluster import Cluster
 from .config import ACC_BITS, AcceleratorConfig
 from .control import DRAIN_ROWS, drain, fill, step, table_step
 from .delay import delayed
 from .hierarchy import Macro
+from .pe import processing_element
 from .result import ResultBank
 from .timing import array_timing
 
@@ -27,27 +28,29 @@ class ClusterArray(wiring.Component):
 
     Members
     -------
-    fill : In(control.fill)
+    fill : In(control.fill) of each manager
     table : In(control.table_step)
     step : In(control.step)
     drain : In(control.drain), drain_request : In(1), drain_grant : Out(1)
-        A request is taken in a cycle in which both are high. Plane-cycles that need stored sums come first.
+        Of each lane. A request is taken in a cycle in which both are high. Plane-cycles that need stored sums come
+        first; lanes do not wait for each other, so they share the grant.
     drained : Out(4 sums of 48 bits), drained_valid : Out(1)
-        `DRAIN_LATENCY` cycles after the grant.
+        Of each lane, `DRAIN_LATENCY` cycles after the grant.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
+        lanes = config.lanes
         super().__init__(
             {
-                "fill": In(fill(config)),
+                "fill": In(fill(config)).array(config.managers),
                 "table": In(table_step(config)),
                 "step": In(step(config)),
-                "drain": In(drain(config)),
-                "drain_request": In(1),
+                "drain": In(drain(config)).array(lanes),
+                "drain_request": In(1).array(lanes),
                 "drain_grant": Out(1),
-                "drained": Out(data.ArrayLayout(ACC_BITS, DRAIN_ROWS)),
-                "drained_valid": Out(1),
+                "drained": Out(data.ArrayLayout(ACC_BITS, DRAIN_ROWS)).array(lanes),
+                "drained_valid": Out(1).array(lanes),
             }
         )
 
@@ -58,6 +61,15 @@ class ClusterArray(wiring.Component):
 
         s = self.step
         context = delayed(m, s.context, timing.context, "context")
+
+        def working(first: int, cycles: int, name: str) -> Signal:
+            """High for `cycles` cycles, from `first` cycles after each plane-cycle on: else units hold."""
+            valid = delayed(m, s.valid, first - 1, f"{name}_valid", control=True)
+            before = Signal(cycles - 1, name=f"{name}_before")
+            high = Signal(name=name)
+            m.d.sync += [before.eq(Cat(valid, before)), high.eq(Cat(valid, before).any())]
+            return high
+
         weight = delayed(m, Mux(s.valid, s.weight, 0), timing.weight, "weight", control=True)
         write = delayed(m, s.valid & s.last, timing.store, "write", control=True)
         position = delayed(m, s.position, timing.read, "position")
@@ -69,46 +81,55 @@ class ClusterArray(wiring.Component):
         # The read port of the result buffers serves plane-cycles first, drain requests in the other cycles.
         reads = delayed(m, s.valid & s.first & ~s.clear, timing.read, "reads", control=True)
         m.d.comb += self.drain_grant.eq(~reads)
-        read_addr = Mux(reads, position, self.drain.position)
-        quad = delayed(m, self.drain.quad, ResultBank.READ_LATENCY, "quad")
-        chosen = delayed(m, self.drain.cluster, DRAIN_LATENCY - 2, "chosen")
-        m.d.comb += self.drained_valid.eq(
-            delayed(m, self.drain_request & ~reads, DRAIN_LATENCY, "drained_valid", control=True)
-        )
+        lanes = [
+            {
+                "read_addr": Mux(reads, position, request.position),
+                "quad": delayed(m, request.quad, ResultBank.READ_LATENCY, f"quad{lane}"),
+            }
+            for lane, request in enumerate(self.drain)
+        ]
 
         broadcasts = {
-            "fill": self.fill,
+            **{f"fill{bus}": beat for bus, beat in enumerate(self.fill)},
             "table": self.table,
             "addr": s.addr,
             "column": delayed(m, s.column, timing.column, "column"),
             "row": delayed(m, s.row, timing.row, "row"),
             "kill": delayed(m, s.kill, timing.row, "kill"),
+            "active": working(timing.context, processing_element(config).LATENCY, "active"),
             "context": context,
             "unsigned_digit": delayed(m, s.unsigned_digit, timing.bias, "unsigned_digit"),
+            "accumulate": working(timing.weight, Accumulator.LATENCY, "accumulate"),
             "weight": weight.as_signed(),
             "upper": delayed(m, s.upper, timing.weight, "upper"),
-            "read_addr": read_addr,
             "select": select,
             "write": write,
             "write_addr": write_addr,
-            "quad": quad,
         }
         drained = []
         for i in range(config.clusters):
             m.submodules[f"cluster{i}"] = cluster = Macro(Cluster, config)
-            m.d.comb += [getattr(cluster, name).eq(value) for name, value in broadcasts.items()]
-            m.d.comb += cluster.take.eq(self.fill.clusters[i])
+            of_lane = lanes[i % config.lanes]
+            m.d.comb += [getattr(cluster, name).eq(value) for name, value in (broadcasts | of_lane).items()]
+            m.d.comb += cluster.take.eq(Cat(beat.clusters[i] for beat in self.fill))
             # A register at the way out of each cluster.
             sums = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained{i}", reset_less=True)
             m.d.sync += sums.eq(cluster.drained)
             drained.append(sums)
-        # First the choice among neighbours, then among what they chose.
+        for lane in range(config.lanes):
+            self._choose(m, lane, drained[lane :: config.lanes], self.drain_request[lane] & ~reads)
+        return m
+
+    def _choose(self, m: Module, lane: int, drained: list, granted) -> None:
+        """The way out of a lane: first the choice among neighbours, then among what they chose."""
+        chosen = delayed(m, self.drain[lane].cluster, DRAIN_LATENCY - 2, f"chosen{lane}")
         bits = ceil_log2(NEIGHBOURS)
-        far = delayed(m, chosen[bits:], 1, "far")
+        far = delayed(m, chosen[bits:], 1, f"far{lane}")
         nearby = []
-        for first in range(0, config.clusters, NEIGHBOURS):
-            choice = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained_from{first}", reset_less=True)
+        for first in range(0, len(drained), NEIGHBOURS):
+            choice = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained{lane}_from{first}", reset_less=True)
             m.d.sync += choice.eq(Array(drained[first : first + NEIGHBOURS])[chosen[:bits]])
             nearby.append(choice)
-        m.d.sync += self.drained.as_value().eq(Array(nearby)[far] if len(nearby) > 1 else nearby[0])
-        return m
+        m.d.sync += self.drained[lane].as_value().eq(Array(nearby)[far] if len(nearby) > 1 else nearby[0])
+        valid = delayed(m, granted, DRAIN_LATENCY, f"drained_valid{lane}", control=True)
+        m.d.comb += self.drained_valid[lane].eq(valid)

@@ -6,7 +6,7 @@ inference falls short: a three-input adder in one LUT a bit, and a whole shift-a
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Shape, Signal, signed
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,35 +29,35 @@ _TERNARY_INIT = _PARITY << 32 | _MAJORITY
 
 
 class TernaryAdder(wiring.Component):
-    """Sum of three signed numbers, combinational.
+    """Sum of three numbers, combinational.
 
     Parameters
     ----------
-    width : int
-        Bits of the operands.
+    shape : ShapeLike
+        Of the operands: `signed(width)`, or `unsigned(width)` or `width`.
     vendor : str
         `"xc7"`: one LUT6_2 a bit compresses three bits to two, which the carry chain adds.
 
     Members
     -------
-    a, b, c : In(signed(width))
-    o : Out(signed(width + 2))
+    a, b, c : In(shape)
+    o : Out(shape), two bits wider
     """
 
-    def __init__(self, width: int, *, vendor: str = "generic"):
-        self._width, self._vendor = width, vendor
-        operand = In(signed(width))
-        super().__init__({"a": operand, "b": operand, "c": operand, "o": Out(signed(width + 2))})
+    def __init__(self, shape, *, vendor: str = "generic"):
+        shape = Shape.cast(shape)
+        self._sum, self._vendor = Shape(shape.width + 2, shape.signed), vendor
+        super().__init__({"a": In(shape), "b": In(shape), "c": In(shape), "o": Out(self._sum)})
 
     def elaborate(self, platform):
         m = Module()
         if self._vendor == "generic":
             m.d.comb += self.o.eq(self.a + self.b + self.c)
             return m
-        bits = self._width + 2
+        bits = self._sum.width
         operands = []
         for name in ("a", "b", "c"):
-            extended = Signal(signed(bits), name=f"{name}_extended")
+            extended = Signal(self._sum, name=f"{name}_extended")
             m.d.comb += extended.eq(getattr(self, name))
             operands.append(extended)
         chain = -(-bits // 4) * 4
@@ -88,7 +88,7 @@ class TernaryAdder(wiring.Component):
                 o_CO=carry_out,
             )
             carry = carry_out[3]
-        m.d.comb += self.o.eq(total[:bits].as_signed())
+        m.d.comb += self.o.eq(total[:bits])
         return m
 
 
@@ -105,6 +105,8 @@ class Accumulator(wiring.Component):
 
     Members
     -------
+    enable : In(1)
+        All registers hold while it is low. It is high for `LATENCY` cycles, from cycle t on.
     sum : In(signed(13)), upper : In(1), weight : In(signed(18))
         In cycle t.
     c : In(signed(48)), select : In(Select)
@@ -123,6 +125,7 @@ class Accumulator(wiring.Component):
         self._sum_bits, self._vendor = sum_bits, vendor
         super().__init__(
             {
+                "enable": In(1),
                 "sum": In(signed(sum_bits)),
                 "upper": In(1),
                 "weight": In(signed(18)),
@@ -154,17 +157,18 @@ class Accumulator(wiring.Component):
                 m.d.comb += base.eq(total)
             with m.Case(Select.C):
                 m.d.comb += base.eq(c)
-        m.d.sync += [
-            a.eq(self.sum),
-            upper.eq(self.upper),
-            weight1.eq(self.weight),
-            weight2.eq(weight1),
-            operand.eq(Mux(upper, a << UPPER_SHIFT, a)),
-            product.eq(operand * weight2),
-            c.eq(self.c),
-            select.eq(self.select),
-            total.eq(base + product),
-        ]
+        with m.If(self.enable):
+            m.d.sync += [
+                a.eq(self.sum),
+                upper.eq(self.upper),
+                weight1.eq(self.weight),
+                weight2.eq(weight1),
+                operand.eq(Mux(upper, a << UPPER_SHIFT, a)),
+                product.eq(operand * weight2),
+                c.eq(self.c),
+                select.eq(self.select),
+                total.eq(base + product),
+            ]
         m.d.comb += self.o.eq(total)
         return m
 
@@ -211,7 +215,7 @@ class Accumulator(wiring.Component):
             i_ALUMODE=Const(0, 4),
             i_CARRYIN=Const(0, 1),
             i_CARRYINSEL=Const(0, 3),
-            **{f"i_CE{name}": Const(1, 1) for name in enables},
+            **{f"i_CE{name}": self.enable for name in enables},
             **{f"i_RST{name}": Const(0, 1) for name in resets},
             o_P=self.o,
         )

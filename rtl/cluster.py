@@ -26,9 +26,10 @@ class Cluster(wiring.Component):
 
     Members
     -------
-    fill, take : the fill bus and this cluster's share of it
+    fill0 and so on, take : the fill buses, and for each whether this cluster takes its beat
     table : In(control.table_step)
-    addr, column, row, kill, context, unsigned_digit, weight, upper, select, read_addr, write, write_addr :
+    addr, column, row, kill, active, context, unsigned_digit, accumulate, weight, upper, select, read_addr, write,
+    write_addr :
         One plane-cycle, each at its own cycle (see `rtl.timing.ArrayTiming`).
     quad, drained : see `ResultBank`. `drained` comes `DRAIN_LATENCY` cycles after `read_addr`.
     """
@@ -42,15 +43,17 @@ class Cluster(wiring.Component):
     def ports(config: AcceleratorConfig) -> dict:
         position = ceil_log2(config.result_depth)
         return {
-            "fill": In(fill(config)),
-            "take": In(1),
+            **{f"fill{bus}": In(fill(config)) for bus in range(config.managers)},
+            "take": In(config.managers),
             "table": In(table_step(config)),
             "addr": In(step(config)["addr"].shape),
             "column": In(2),
             "row": In(2),
             "kill": In(TAPS),
+            "active": In(1),
             "context": In(1),
             "unsigned_digit": In(1),
+            "accumulate": In(1),
             "weight": In(signed(18)),
             "upper": In(1),
             "read_addr": In(position),
@@ -76,18 +79,19 @@ class Cluster(wiring.Component):
             m.d.sync += register.eq(port)
             return register
 
-        beat, take, table = local("fill"), local("take"), local("table")
+        fills = [local(f"fill{bus}") for bus in range(config.managers)]
+        take, table = local("take"), local("table")
         m.submodules.stream = stream = StreamBuffer(config)
         m.submodules.subsets = subsets = SubsetSums(config)
         m.d.comb += [
-            stream.fill.eq(beat),
-            stream.take.eq(take),
+            stream.fill.eq(fills[-1]),
+            stream.take.eq(take[-1]),
             stream.addr.eq(local("addr")),
             stream.column.eq(local("column")),
             stream.row.eq(local("row")),
             stream.kill.eq(local("kill")),
-            subsets.fill.eq(beat),
-            subsets.take.eq(take),
+            subsets.fill.eq(fills[0]),
+            subsets.take.eq(take[0]),
             subsets.step.eq(table),
         ]
 
@@ -100,7 +104,8 @@ class Cluster(wiring.Component):
             m.submodules[f"rows{first}"] = rows = Macro(RowGroup, config)
             m.d.comb += [
                 rows.plane.eq(stream.plane),
-                # These two have no register here: the group's own is theirs.
+                # These have no register here: the group's own is theirs.
+                rows.active.eq(self.active),
                 rows.context.eq(self.context),
                 rows.unsigned_digit.eq(self.unsigned_digit),
                 rows.entries.eq(subsets.entries),
@@ -110,6 +115,7 @@ class Cluster(wiring.Component):
             ]
             m.d.comb += [result.sums[first + row].eq(rows.sums[row]) for row in range(GROUP_ROWS)]
         m.d.comb += [
+            result.active.eq(local("accumulate")),
             result.weight.eq(local("weight")),
             result.upper.eq(local("upper")),
             result.read_addr.eq(local("read_addr")),

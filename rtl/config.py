@@ -23,7 +23,7 @@ DIGIT_BITS = 4
 GROUP_LANES = 4
 #: Subset-sum tables of one processing element.
 GROUPS = LANES // GROUP_LANES
-#: Width of a table entry: four signed digits sum to -32..28; four unsigned ones to 0..60, stored minus 32.
+#: Width of a table entry: four unsigned digits sum to 0..60; four signed ones to -32..28, stored plus 32.
 ENTRY_BITS = 6
 #: Bits of one AXI beat: four words of the streaming operand, or one tap of one stationary row.
 BEAT_BITS = 64
@@ -59,7 +59,10 @@ class AcceleratorConfig:
     burst_beats : int
         Longest AXI burst. Bursts are aligned to their own length, so none crosses 4 KiB; 16 suits AXI3.
     outstanding : int
-        Bursts in flight in each direction.
+        Bursts in flight in each direction of a manager.
+    managers : int
+        AXI managers, 1 or 2. With two, the streaming operand is read over the second and everything else over the
+        first, and the results of even and of odd clusters leave side by side.
     queue_depth : int
         Tiles that may wait in front of each of LOAD, EXEC and STORE.
     pe : str
@@ -79,6 +82,7 @@ class AcceleratorConfig:
     result_depth: int = 512
     burst_beats: int = 16
     outstanding: int = 8
+    managers: int = 1
     queue_depth: int = 4
     pe: str = "table"
     vendor: str = "generic"
@@ -94,6 +98,7 @@ class AcceleratorConfig:
                 check(isinstance(value, int) and not isinstance(value, bool), field.name, "an int")
         check(1 <= self.clusters <= 20, "clusters", "1 to 20")
         check(self.rows in (4, 8, 16), "rows", "4, 8 or 16")
+        check(self.managers in (1, 2), "managers", "1 or 2")
         for name, low, high in (
             ("stream_depth", 64, 16384),
             ("result_depth", 16, 8192),
@@ -122,6 +127,11 @@ class AcceleratorConfig:
     def result_slot(self) -> int:
         """Positions one ping-pong slot of the result buffer can hold."""
         return self.result_depth // SLOTS
+
+    @property
+    def lanes(self) -> int:
+        """Ways out of the array, each with the sums of every `lanes`-th cluster and a manager to itself."""
+        return min(self.managers, self.clusters)
 
     @property
     def weight_tile_beats(self) -> int:
@@ -161,5 +171,5 @@ class AcceleratorConfig:
 PRESETS = {
     "tiny": AcceleratorConfig(clusters=2, rows=4, stream_depth=256, result_depth=64),
     "sim": AcceleratorConfig(clusters=1),
-    "zc706": AcceleratorConfig(clusters=20, vendor="xc7"),
+    "zc706": AcceleratorConfig(clusters=20, managers=2, vendor="xc7"),
 }

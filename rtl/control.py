@@ -17,7 +17,11 @@ DRAIN_ROWS = 4
 
 
 def fill(config: AcceleratorConfig) -> data.StructLayout:
-    """A beat from DDR on its way into the stream buffer or the weight buffer of some clusters."""
+    """A beat from DDR on its way into the stream buffer or the weight buffer of some clusters.
+
+    Each manager has a bus of its own: beats of the stationary operand are on the first, those of the streaming operand
+    on the last.
+    """
     return data.StructLayout(
         {
             "clusters": config.clusters,  # which take it
@@ -76,7 +80,7 @@ def drain(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "position": ceil_log2(config.result_depth),
-            "cluster": max(1, ceil_log2(config.clusters)),
+            "cluster": max(1, ceil_log2(-(-config.clusters // config.lanes))),  # among those of its lane
             "quad": max(1, ceil_log2(config.rows // DRAIN_ROWS)),
         }
     )

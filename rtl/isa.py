@@ -204,7 +204,7 @@ class CSR(enum.IntEnum):
     COMPLETED = 0x30  #: descriptors completed since the last reset
     CONFIG0 = 0x40  #: clusters | rows << 8 | pe kind << 16 | log2(burst_beats) << 24
     CONFIG1 = 0x44  #: stream_depth | result_depth << 16
-    CONFIG2 = 0x48  #: outstanding | queue_depth << 8
+    CONFIG2 = 0x48  #: outstanding | queue_depth << 8 | managers << 16
     COUNTERS = 0x80  #: low word of counter i at COUNTERS + 8 i, high word at COUNTERS + 8 i + 4
 
 
@@ -222,7 +222,7 @@ def config_words(config) -> tuple[int, int, int]:
         | PE_KINDS.index(config.pe) << 16
         | (config.burst_beats.bit_length() - 1) << 24,
         config.stream_depth | config.result_depth << 16,
-        config.outstanding | config.queue_depth << 8,
+        config.outstanding | config.queue_depth << 8 | config.managers << 16,
     )
 
 
@@ -243,4 +243,5 @@ def config_from_words(words: tuple[int, int, int]):
         result_depth=w1 >> 16,
         outstanding=w2 & 0xFF,
         queue_depth=w2 >> 8 & 0xFF,
+        managers=w2 >> 16,
     )

@@ -28,6 +28,8 @@ class Issue(wiring.Component):
     -------
     i : In(stream of load_tile)
     command : Out(stream of dma.Command)
+    weight : Out(1)
+        The command, and the note that follows, are of the stationary operand.
     runs : Out(stream of unpack.run)
         Notes. A command is only sent when there is room for its note, which follows in the next cycle.
     stream_free, weight_free : In(1)
@@ -42,6 +44,7 @@ class Issue(wiring.Component):
             {
                 "i": In(stream.Signature(load_tile(config))),
                 "command": Out(stream.Signature(Command)),
+                "weight": Out(1),
                 "runs": Out(stream.Signature(run(config))),
                 "stream_free": In(1),
                 "weight_free": In(1),
@@ -63,7 +66,7 @@ class Issue(wiring.Component):
         free = Signal()  # and may be filled
         noted = Signal()  # a command has been taken, its note is due
         m.d.sync += noted.eq(self.command.valid & self.command.ready)
-        m.d.comb += self.runs.valid.eq(noted)
+        m.d.comb += [self.runs.valid.eq(noted), self.weight.eq(weight)]
 
         names = ("TILE", "SLOT", "COMMAND", "PIECE", "SAMPLE", "STATIONARY", "DIGIT", "ROW BLOCK", "BLOCK", "DONE")
         states = States(m, *names)

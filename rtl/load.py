@@ -26,11 +26,9 @@ class Load(wiring.Component):
     Members
     -------
     i : In(stream of load_tile)
-    command : Out(stream of dma.Command)
-    beats : In(dma.Beats)
-        What was read, in order.
-    fill : Out(control.fill)
-        To the clusters.
+    command : Out(stream of dma.Command), beats : In(dma.Beats), fill : Out(control.fill)
+        Of each manager: commands, what was read, in order, and that on its way to the clusters. The stationary operand
+        goes over the first, the streaming operand over the last.
     stream_slots : Out(stream of StreamSlot), stream_free : In(1)
         Filled stream slots, in order; and the pulse that one is free again. All are free after reset.
     weight_slots : Out(stream of table.WeightSlot), weight_free : In(1)
@@ -44,9 +42,9 @@ class Load(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(load_tile(config))),
-                "command": Out(stream.Signature(Command)),
-                "beats": In(Beats),
-                "fill": Out(fill(config)),
+                "command": Out(stream.Signature(Command)).array(config.managers),
+                "beats": In(Beats).array(config.managers),
+                "fill": Out(fill(config)).array(config.managers),
                 "stream_slots": Out(stream.Signature(StreamSlot)),
                 "stream_free": In(1),
                 "weight_slots": Out(stream.Signature(WeightSlot)),
@@ -57,20 +55,42 @@ class Load(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.issue = issue = Issue(self._config)
-        m.submodules.queue = queue = Queue(run(self._config), 2 * self._config.outstanding)
-        m.submodules.unpack = unpack = Unpack(self._config)
+        config = self._config
+        m.submodules.issue = issue = Issue(config)
         wiring.connect(m, wiring.flipped(self.i), issue.i)
-        wiring.connect(m, issue.command, wiring.flipped(self.command))
-        wiring.connect(m, issue.runs, queue.i)
-        wiring.connect(m, queue.o, unpack.i)
-        wiring.connect(m, wiring.flipped(self.beats), unpack.beats)
-        wiring.connect(m, unpack.stream_slots, wiring.flipped(self.stream_slots))
-        wiring.connect(m, unpack.weight_slots, wiring.flipped(self.weight_slots))
         m.d.comb += [
-            self.fill.eq(unpack.fill),
             issue.stream_free.eq(self.stream_free),
             issue.weight_free.eq(self.weight_free),
             self.waiting.eq(issue.waiting),
         ]
+        units = []
+        for number in range(config.managers):
+            chosen = issue.weight == (number == 0) if config.managers > 1 else 1
+            m.submodules[f"queue{number}"] = queue = Queue(run(config), 2 * config.outstanding)
+            m.submodules[f"unpack{number}"] = unpack = Unpack(config)
+            command = wiring.flipped(self.command[number])
+            if config.managers > 1:  # a register hides from Issue how a manager takes its commands
+                m.submodules[f"command{number}"] = waiting = Queue(Command, 1)
+                wiring.connect(m, waiting.o, command)
+                command = waiting.i
+            m.d.comb += [
+                command.valid.eq(issue.command.valid & chosen),
+                command.payload.eq(issue.command.payload),
+                queue.i.valid.eq(issue.runs.valid & chosen),
+                queue.i.payload.eq(issue.runs.payload),
+                self.fill[number].eq(unpack.fill),
+            ]
+            with m.If(chosen):
+                m.d.comb += [issue.command.ready.eq(command.ready), issue.runs.ready.eq(queue.i.ready)]
+            m.d.comb += [
+                unpack.i.valid.eq(queue.o.valid),
+                unpack.i.payload.eq(queue.o.payload),
+                queue.o.ready.eq(unpack.i.ready),
+            ]
+            if config.managers > 1:  # so nothing is built for runs of the other operand
+                m.d.comb += unpack.i.payload.weight.eq(number == 0)
+            wiring.connect(m, wiring.flipped(self.beats[number]), unpack.beats)
+            units.append(unpack)
+        wiring.connect(m, units[0].weight_slots, wiring.flipped(self.weight_slots))
+        wiring.connect(m, units[-1].stream_slots, wiring.flipped(self.stream_slots))
         return m

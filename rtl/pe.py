@@ -5,13 +5,14 @@ plane bits address it, and an adder tree sums the 36 entries. Two contexts per t
 while the present ones are read. `PopcountPE` computes the same with AND gates and popcounts, from the same table
 writes, as an independent cross-check.
 
-An entry is a 6-bit two's complement number. Sums of unsigned digits (0..60) are stored minus 32, so an element reads
-low by 32 * 36 whatever the data; `unsigned_digit` adds this constant back in the last adder.
+An entry is the sum of four digits, 0..60, or, where digits are signed, that sum plus 32, 0..60 too: no adder but the
+last extends a sign. An element of signed digits so reads 32 * 36 too much whatever the data, which its last adder takes
+off again.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -21,8 +22,8 @@ from .config import DIGIT_BITS, ENTRY_BITS, GROUP_LANES, GROUPS, LANES, Accelera
 
 #: Signed width of a row's sum: -8*144 .. 15*144.
 SUM_BITS = 13
-#: What an element of unsigned digits reads too low.
-UNSIGNED_BIAS = 32 * GROUPS
+#: What the entries of signed digits add up to beyond their sums.
+SIGNED_BIAS = 32 * GROUPS
 ENTRIES = 2**GROUP_LANES
 
 
@@ -31,6 +32,9 @@ class ProcessingElement(wiring.Component):
 
     Members
     -------
+    enable : In(1)
+        All registers but the tables hold while it is low: without work nothing switches, and a simulator has nothing
+        to do. It is high for `LATENCY` cycles, from the one of each plane on.
     plane : In(144)
         One bit of each lane.
     context : In(1)
@@ -50,6 +54,7 @@ class ProcessingElement(wiring.Component):
     @staticmethod
     def ports(config: AcceleratorConfig) -> dict:
         return {
+            "enable": In(1),
             "plane": In(LANES),
             "context": In(1),
             "unsigned_digit": In(1),
@@ -72,16 +77,17 @@ class TablePE(ProcessingElement):
         m = Module()
         level = []
         for g in range(GROUPS):
-            m.submodules[f"table{g}"] = table = Memory(shape=signed(ENTRY_BITS), depth=2 * ENTRIES, init=[])
+            m.submodules[f"table{g}"] = table = Memory(shape=ENTRY_BITS, depth=2 * ENTRIES, init=[])
             write, read = table.write_port(), table.read_port(domain="comb")
-            entry = Signal(signed(ENTRY_BITS), name=f"entry{g}", reset_less=True)
+            entry = Signal(ENTRY_BITS, name=f"entry{g}", reset_less=True)
             m.d.comb += [
                 write.addr.eq((self.entry_context << GROUP_LANES) | self.entry_address),
-                write.data.eq(self.entries.word_select(g, ENTRY_BITS).as_signed()),
+                write.data.eq(self.entries.word_select(g, ENTRY_BITS)),
                 write.en.eq(self.write),
                 read.addr.eq((self.context << GROUP_LANES) | self.plane.word_select(g, GROUP_LANES)),
             ]
-            m.d.sync += entry.eq(read.data)
+            with m.If(self.enable):
+                m.d.sync += entry.eq(read.data)
             level.append(entry)
 
         def reduce(values: list[Signal], depth: int) -> list[Signal]:
@@ -93,24 +99,27 @@ class TablePE(ProcessingElement):
                     width = max(len(t) for t in terms)
                     m.submodules[f"add{depth}_{i // 3}"] = adder = TernaryAdder(width, vendor=self._vendor)
                     m.d.comb += [adder.a.eq(terms[0]), adder.b.eq(terms[1]), adder.c.eq(terms[2])]
-                    result = Signal(signed(width + 2), name=f"sum{depth}_{i // 3}", reset_less=True)
-                    m.d.sync += result.eq(adder.o)
+                    result = Signal(width + 2, name=f"sum{depth}_{i // 3}", reset_less=True)
+                    with m.If(self.enable):
+                        m.d.sync += result.eq(adder.o)
                     out.append(result)
                 else:
                     for k, term in enumerate(terms):
                         result = Signal.like(term, name=f"pass{depth}_{k}", reset_less=True)
-                        m.d.sync += result.eq(term)
+                        with m.If(self.enable):
+                            m.d.sync += result.eq(term)
                         out.append(result)
             return out
 
         level = reduce(reduce(reduce(level, 1), 2), 3)  # 36 -> 12 -> 4 -> 2
         bias = Signal(signed(SUM_BITS))
-        m.d.comb += bias.eq(Mux(self.unsigned_digit, Const(UNSIGNED_BIAS, signed(SUM_BITS)), 0))
+        m.d.comb += bias.eq(Mux(self.unsigned_digit, 0, -SIGNED_BIAS))
         # The sum fits 13 bits, so the adder may drop its two carry bits.
-        m.submodules.add4 = adder = TernaryAdder(SUM_BITS, vendor=self._vendor)
+        m.submodules.add4 = adder = TernaryAdder(signed(SUM_BITS), vendor=self._vendor)
         m.d.comb += [adder.a.eq(level[0]), adder.b.eq(level[1]), adder.c.eq(bias)]
         total = Signal(signed(SUM_BITS), reset_less=True)
-        m.d.sync += total.eq(adder.o)
+        with m.If(self.enable):
+            m.d.sync += total.eq(adder.o)
         m.d.comb += self.sum.eq(total)
         return m
 
@@ -125,7 +134,7 @@ class PopcountPE(ProcessingElement):
             group, slot = divmod(lane, GROUP_LANES)
             with m.If(self.write & (self.entry_address == 1 << slot)):
                 for k in range(DIGIT_BITS):
-                    # The low four bits of an entry are the digit, stored minus 32 or not.
+                    # The low four bits of an entry are the digit, whether 32 was added or not.
                     bit = self.entries[group * ENTRY_BITS + k]
                     for context in range(2):
                         with m.If(self.entry_context == context):
@@ -134,7 +143,8 @@ class PopcountPE(ProcessingElement):
         counts = []
         for k in range(DIGIT_BITS):
             masked = Signal(LANES, name=f"masked{k}", reset_less=True)
-            m.d.sync += masked.eq(self.plane & bits[k].word_select(self.context, LANES))
+            with m.If(self.enable):
+                m.d.sync += masked.eq(self.plane & bits[k].word_select(self.context, LANES))
             terms = [masked[i : i + 6] for i in range(0, LANES, 6)]
             for depth, size in enumerate((1, 4, 6)):  # 24 counts of 6 bits -> 6 -> 1, a register each
                 sums = []
@@ -142,7 +152,8 @@ class PopcountPE(ProcessingElement):
                     chunk = terms[i : i + size]
                     value = sum(sum(t[j] for j in range(6)) for t in chunk) if depth == 0 else sum(chunk)
                     result = Signal(range(LANES + 1), name=f"count{k}_{depth}_{i // size}", reset_less=True)
-                    m.d.sync += result.eq(value)
+                    with m.If(self.enable):
+                        m.d.sync += result.eq(value)
                     sums.append(result)
                 terms = sums
             counts.append(terms[0])
@@ -150,7 +161,8 @@ class PopcountPE(ProcessingElement):
         low = counts[0] + (counts[1] << 1) + (counts[2] << 2)
         high = counts[3] << 3
         total = Signal(signed(SUM_BITS), reset_less=True)
-        m.d.sync += total.eq(Mux(self.unsigned_digit, low + high, low - high))
+        with m.If(self.enable):
+            m.d.sync += total.eq(Mux(self.unsigned_digit, low + high, low - high))
         m.d.comb += self.sum.eq(total)
         return m
 

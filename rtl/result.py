@@ -24,6 +24,8 @@ class ResultBank(wiring.Component):
 
     Members
     -------
+    active : In(1)
+        The accumulators hold while it is low. It is high for `Accumulator.LATENCY` cycles, from cycle t on.
     sums : In(array of signed(13)), weight : In(signed(18)), upper : In(1)
         In cycle t. A weight of 0 leaves the accumulators alone.
     read_addr : In
@@ -46,6 +48,7 @@ class ResultBank(wiring.Component):
         address = ceil_log2(config.result_depth)
         super().__init__(
             {
+                "active": In(1),
                 "sums": In(data.ArrayLayout(signed(SUM_BITS), config.rows)),
                 "weight": In(signed(18)),
                 "upper": In(1),
@@ -75,6 +78,7 @@ class ResultBank(wiring.Component):
         for row in range(rows):
             m.submodules[f"acc{row}"] = acc = Accumulator(vendor=self._config.vendor)
             m.d.comb += [
+                acc.enable.eq(self.active),
                 acc.sum.eq(self.sums[row]),
                 acc.weight.eq(self.weight),
                 acc.upper.eq(self.upper),

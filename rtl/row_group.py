@@ -6,7 +6,7 @@ no net more than one group's sinks.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,6 +23,8 @@ class RowGroup(wiring.Component):
 
     Members
     -------
+    active : In(1)
+        High from the cycle of each plane on for as long as an element works on it; the elements hold otherwise.
     plane, context, unsigned_digit, entries, entry_address, entry_context :
         As in `rtl.pe.ProcessingElement`, one cycle earlier.
     write : In(4)
@@ -35,6 +37,7 @@ class RowGroup(wiring.Component):
     @staticmethod
     def ports(config: AcceleratorConfig) -> dict:
         return {
+            "active": In(1),
             "plane": In(LANES),
             "context": In(1),
             "unsigned_digit": In(1),
@@ -52,13 +55,24 @@ class RowGroup(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         unit = processing_element(self._config)
-        copies = {}
-        for name in ("plane", "context", "unsigned_digit", "entries", "entry_address", "entry_context", "write"):
-            copies[name] = Signal(self.signature.members[name].shape, name=f"{name}_copy", reset_less=True)
-            m.d.sync += copies[name].eq(getattr(self, name))
-        write = copies.pop("write")
+
+        def copy(name: str, load=None):
+            register = Signal(self.signature.members[name].shape, name=f"{name}_copy", reset_less=load is not None)
+            with m.If(1 if load is None else load):
+                m.d.sync += register.eq(getattr(self, name))
+            return register
+
+        enable, write = copy("active"), copy("write")
+        copies = {name: copy(name, self.active) for name in ("context", "unsigned_digit")}
+        # By table: a simulator keeps what is read together in a word of its own.
+        planes = [Signal(GROUP_LANES, name=f"plane_copy{g}", reset_less=True) for g in range(GROUPS)]
+        with m.If(self.active):
+            m.d.sync += Cat(planes).eq(self.plane)
+        copies["plane"] = Cat(planes)
+        writes = ("entries", "entry_address", "entry_context")
+        copies |= {name: copy(name, self.write.any()) for name in writes}
         for row in range(GROUP_ROWS):
             m.submodules[f"pe{row}"] = pe = Macro(unit, self._config)
             m.d.comb += [getattr(pe, name).eq(value) for name, value in copies.items()]
-            m.d.comb += [pe.write.eq(write[row]), self.sums[row].eq(pe.sum)]
+            m.d.comb += [pe.enable.eq(enable), pe.write.eq(write[row]), self.sums[row].eq(pe.sum)]
         return m

@@ -17,7 +17,7 @@ from .top import Accelerator
 _PIN_ATTRIBUTES = {
     "aclk": {
         "X_INTERFACE_INFO": "xilinx.com:signal:clock:1.0 aclk CLK",
-        "X_INTERFACE_PARAMETER": "ASSOCIATED_BUSIF m_axi:s_axi, ASSOCIATED_RESET aresetn",
+        "X_INTERFACE_PARAMETER": "ASSOCIATED_BUSIF {managers}:s_axi, ASSOCIATED_RESET aresetn",
     },
     "aresetn": {
         "X_INTERFACE_INFO": "xilinx.com:signal:reset:1.0 aresetn RST",
@@ -37,7 +37,7 @@ class Standalone(wiring.Component):
     -------
     aclk, aresetn : In(1)
         The clock, and the reset: low to reset, synchronous to the clock.
-    m_axi_* : AXI4 manager, 64-bit data.
+    m_axi_* : AXI4 manager, 64-bit data. Two of them are m_axi0_* and m_axi1_*.
     s_axi_* : AXI4-Lite subordinate, 32-bit data: the registers.
     irq : Out(1)
         High until the pending bits are cleared.
@@ -45,19 +45,22 @@ class Standalone(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        self._manager = FLAT_AXI4
+        count = config.managers
+        self._managers = [f"m_axi{number}" for number in range(count)] if count > 1 else ["m_axi"]
         self._subordinate = flat_axilite(CSR_ADDRESS_BITS).flip()
         super().__init__(
             {
                 "aclk": In(1),
                 "aresetn": In(1),
-                **{f"m_axi_{name}": member for name, member in self._manager.members.items()},
+                **{f"{manager}_{name}": flat for manager in self._managers for name, flat in FLAT_AXI4.members.items()},
                 **{f"s_axi_{name}": member for name, member in self._subordinate.members.items()},
                 "irq": Out(1),
             }
         )
+        managers = ":".join(self._managers)
         for pin, attributes in _PIN_ATTRIBUTES.items():
-            getattr(self, pin).attrs.update(attributes)
+            texts = {name: text.format(managers=managers) for name, text in attributes.items()}
+            getattr(self, pin).attrs.update(texts)
 
     def _bus(self, prefix: str, signature: wiring.Signature) -> SimpleNamespace:
         return SimpleNamespace(**{name: getattr(self, f"{prefix}_{name}") for name in signature.members})
@@ -71,7 +74,8 @@ class Standalone(wiring.Component):
             ResetSignal().eq(~self.aresetn),
             self.irq.eq(accelerator.interrupt),
         ]
-        channels = {name: getattr(accelerator.axi, name) for name in ("ar", "r", "aw", "w", "b")}
-        connect_manager(m, channels, self._bus("m_axi", self._manager))
+        for name, manager in zip(self._managers, accelerator.axi, strict=True):
+            channels = {channel: getattr(manager, channel) for channel in ("ar", "r", "aw", "w", "b")}
+            connect_manager(m, channels, self._bus(name, FLAT_AXI4))
         connect_subordinate(m, self._bus("s_axi", self._subordinate), accelerator.csr)
         return m

@@ -94,7 +94,7 @@ class SubsetSums(wiring.Component):
             extended = Cat(digit, (digit[-1] & digits_signed).replicate(ENTRY_BITS - DIGIT_BITS))
             # One adder for all: the bit below the least significant one carries the two's complement's one in, and a
             # start adds nothing to the empty sum.
-            empty = Mux(digits_signed, 0, Const(-32, ENTRY_BITS))
+            empty = Mux(digits_signed, 32, 0)
             term = Cat(leave, extended ^ leave.replicate(ENTRY_BITS))
             m.d.sync += entry.eq((Cat(Const(1, 1), Mux(start, empty, entry)) + Mux(start, 0, term))[1:])
             m.d.comb += self.entries.word_select(g, ENTRY_BITS).eq(entry)

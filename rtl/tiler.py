@@ -10,7 +10,7 @@ and `rtl.bands`. Each works a tile out in many short steps, at most one sum or o
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import EnableInserter, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -68,7 +68,9 @@ class Tiler(wiring.Component):
         config = self._config
         d, index = self.i.payload.descriptor, self.i.payload.index
 
-        m.submodules.check = check = DescriptorCheck(config)
+        checking = Signal()  # between descriptors nothing of it switches
+        check = DescriptorCheck(config)
+        m.submodules.check = EnableInserter(checking)(check)
         m.submodules.sizing = sizes = Sizes(config)
         m.submodules.precisions = precisions = Precisions()
         m.submodules.runs = runs = Runs(config)
@@ -101,10 +103,11 @@ class Tiler(wiring.Component):
         settled = Signal()
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.idle.eq(~self.i.valid), sizes.start.eq(self.i.valid)]
+                m.d.comb += [self.idle.eq(~self.i.valid), sizes.start.eq(self.i.valid), checking.eq(self.i.valid)]
                 with m.If(self.i.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
+                m.d.comb += checking.eq(1)
                 m.d.sync += of_samples.eq(0)
                 with m.If(sizes.done):
                     m.next = "FENCE"

@@ -28,7 +28,7 @@ class ArrayTiming:
     ----------
     column, row : multiplexers of the stream buffer; the padding goes with `row`.
     context : tables are read.
-    bias : the constant of unsigned digits is added.
+    bias : what the entries of signed digits have too much is taken off.
     weight : accumulators take the sum and its weight.
     read : stored sums are read.
     select : accumulators take what they add to.

@@ -1,8 +1,8 @@
-"""The accelerator: one AXI4-Lite subordinate, one AXI4 manager, one interrupt. It wires, and orders the soft reset."""
+"""The accelerator: an AXI4-Lite subordinate, AXI4 managers, an interrupt. It wires, and orders the soft reset."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,8 +28,8 @@ class Accelerator(wiring.Component):
 
     Members
     -------
-    axi : Out(AXI4)
-        To DDR: descriptors, precision tables, operands, results.
+    axi : Out(AXI4) of each manager
+        To DDR. The streaming operand is read over the last, everything else over the first; results leave over all.
     csr : In(AXILite)
         `rtl.isa.CSR`.
     interrupt : Out(1)
@@ -38,7 +38,13 @@ class Accelerator(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        super().__init__({"axi": Out(AXI4()), "csr": In(AXILite(CSR_ADDRESS_BITS)), "interrupt": Out(1)})
+        super().__init__(
+            {
+                "axi": Out(AXI4()).array(config.managers),
+                "csr": In(AXILite(CSR_ADDRESS_BITS)),
+                "interrupt": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -51,8 +57,9 @@ class Accelerator(wiring.Component):
             return component
 
         m.submodules.csr = csr = RegisterBank(config)
-        m.submodules.stop = stop = Stop()
-        reader, writer = unit("reader", Reader(config)), unit("writer", Writer(config))
+        m.submodules.stop = stop = Stop(config.managers)
+        readers = [unit(f"reader{manager}", Reader(config)) for manager in range(config.managers)]
+        writers = [unit(f"writer{lane}", Writer(config)) for lane in range(config.lanes)]
         arbiter = unit("arbiter", ReadArbiter(config))
         fetch, tiler = unit("fetch", Fetch()), unit("tiler", Tiler(config))
         load, execute, store = (
@@ -69,8 +76,10 @@ class Accelerator(wiring.Component):
 
         # Buses.
         wiring.connect(m, wiring.flipped(self.csr), csr.bus)
-        for channel, engine in (("ar", reader), ("r", reader), ("aw", writer), ("w", writer), ("b", writer)):
-            wiring.connect(m, getattr(engine, channel), wiring.flipped(getattr(self.axi, channel)))
+        for engines, channels in ((readers, ("ar", "r")), (writers, ("aw", "w", "b"))):
+            for axi, engine in zip(self.axi, engines, strict=False):
+                for channel in channels:
+                    wiring.connect(m, getattr(engine, channel), wiring.flipped(getattr(axi, channel)))
         m.d.comb += self.interrupt.eq(csr.interrupt)
 
         # Descriptors to tiles, tiles to units.
@@ -90,16 +99,18 @@ class Accelerator(wiring.Component):
 
         # Memory.
         wiring.connect(m, fetch.command, arbiter.i0)
-        wiring.connect(m, load.command, arbiter.i1)
-        wiring.connect(m, arbiter.o, reader.i)
-        wiring.connect(m, reader.o, arbiter.beats)
-        wiring.connect(m, arbiter.beats1, load.beats)
-        wiring.connect(m, store.command, writer.i)
-        wiring.connect(m, store.beats, writer.data)
-        m.d.comb += [
+        wiring.connect(m, load.command[0], arbiter.i1)
+        wiring.connect(m, arbiter.o, readers[0].i)
+        wiring.connect(m, readers[0].o, arbiter.beats)
+        wiring.connect(m, arbiter.beats1, load.beats[0])
+        for manager in range(1, config.managers):
+            wiring.connect(m, load.command[manager], readers[manager].i)
+            wiring.connect(m, readers[manager].o, load.beats[manager])
+        for lane, writer in enumerate(writers):
+            wiring.connect(m, store.command[lane], writer.i)
+            wiring.connect(m, store.beats[lane], writer.data)
             # A refused access is known one cycle after its response; nothing may complete from then on.
-            store.quiet.eq(writer.quiet & ~writer.fault.valid & ~halt),
-        ]
+            m.d.comb += store.quiet[lane].eq(writer.quiet & ~writer.fault.valid & ~halt)
 
         # Buffer slots go round: LOAD fills, the table loader and EXEC use, STORE empties.
         wiring.connect(m, load.weight_slots, table.i)
@@ -115,15 +126,18 @@ class Accelerator(wiring.Component):
 
         # The array.
         m.d.comb += [
-            array.fill.eq(load.fill),
+            *(bus.eq(beat) for bus, beat in zip(array.fill, load.fill, strict=True)),
             array.table.eq(table.step),
             array.step.eq(execute.step),
-            array.drain.eq(store.drain),
-            array.drain_request.eq(store.drain_request),
             store.drain_grant.eq(array.drain_grant),
-            store.drained.eq(array.drained),
-            store.drained_valid.eq(array.drained_valid),
         ]
+        for lane in range(config.lanes):
+            m.d.comb += [
+                array.drain[lane].eq(store.drain[lane]),
+                array.drain_request[lane].eq(store.drain_request[lane]),
+                store.drained[lane].eq(array.drained[lane]),
+                store.drained_valid[lane].eq(array.drained_valid[lane]),
+            ]
 
         # Completion. A tile or end is in work from the tiler to STORE, which is the last to be done with it.
         completed = Signal(INDEX)
@@ -137,8 +151,9 @@ class Accelerator(wiring.Component):
             m.d.sync += [in_work.eq(in_work + 1), none_in_work.eq(0)]
         with m.Elif(store.finished & ~begun):
             m.d.sync += [in_work.eq(in_work - 1), none_in_work.eq(in_work == 1)]
-        quiescent = none_in_work & ~begun & writer.quiet
-        m.d.sync += csr.idle.eq(quiescent & fetch.idle & tiler.idle & reader.idle)
+        quiescent = none_in_work & ~begun & Cat(writer.quiet for writer in writers).all()
+        reads_idle = Cat(reader.idle for reader in readers).all()
+        m.d.sync += csr.idle.eq(quiescent & fetch.idle & tiler.idle & reads_idle)
         m.d.comb += [
             tiler.completed.eq(completed),
             tiler.quiescent.eq(quiescent),
@@ -148,9 +163,12 @@ class Accelerator(wiring.Component):
 
         # Errors. A refused read stops who wanted it; an error on the bus that counts halts all bursts.
         m.d.comb += [
-            stop.read.eq(reader.fault),
-            stop.operand.eq(arbiter.user),
-            stop.write.eq(writer.fault),
+            *(refused.eq(reader.fault) for refused, reader in zip(stop.read, readers, strict=True)),
+            stop.operand[0].eq(arbiter.user),
+            *(operand.eq(1) for operand in stop.operand[1:]),
+            # Lanes work at one descriptor at a time, so all refusals are of the same.
+            stop.write.valid.eq(Cat(writer.fault.valid for writer in writers).any()),
+            stop.write.index.eq(Mux(writers[0].fault.valid, writers[0].fault.index, writers[-1].fault.index)),
             stop.descriptor.error.eq(tiler.error),
             stop.descriptor.index.eq(tiler.error_index),
             stop.completed.eq(completed),
@@ -158,38 +176,40 @@ class Accelerator(wiring.Component):
             csr.error.eq(stop.failure.error),
             csr.error_index.eq(stop.failure.index),
             fetch.beats.payload.eq(arbiter.beats0.payload),
-            fetch.beats.valid.eq(arbiter.beats0.valid & ~reader.fault.valid & ~stop.refused_fetch),
+            fetch.beats.valid.eq(arbiter.beats0.valid & ~readers[0].fault.valid & ~stop.refused_fetch[0]),
         ]
 
         # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.
-        quiet = csr.reset_request & reader.idle & writer.idle
+        quiet = csr.reset_request & reads_idle & Cat(writer.idle for writer in writers).all()
         quiet_before = Signal()
         m.d.sync += [quiet_before.eq(quiet), reset.eq(quiet & quiet_before & ~reset)]
         m.d.comb += [
             halt.eq(csr.reset_request | stop.bus),
-            reader.halt.eq(halt | stop.refused_load),
-            writer.halt.eq(halt),
+            *(reader.halt.eq(halt | load) for reader, load in zip(readers, stop.refused_load, strict=True)),
+            *(writer.halt.eq(halt) for writer in writers),
             csr.reset_done.eq(reset),
         ]
         with m.If(reset):
             m.d.sync += [completed.eq(0), begun.eq(0), in_work.eq(0), none_in_work.eq(1)]
 
+        read = sum(reader.r.valid & reader.r.ready for reader in readers)
+        written = sum(writer.w.valid & writer.w.ready for writer in writers)
         events = {
             "cycles": 1,
             "busy": ~csr.idle,
-            "load_busy": arbiter.beats1.valid,
+            "load_busy": sum(beats.valid for beats in load.beats),
             "load_stall_slot": load.waiting,
-            "load_stall_axi": reader.waiting,
+            "load_stall_axi": Cat(reader.waiting for reader in readers).any(),
             "table_busy": table.busy,
             "exec_busy": execute.step.valid,
             "exec_stall_stream": execute.wait_stream,
             "exec_stall_table": execute.wait_table,
             "exec_stall_result": execute.wait_result,
-            "store_busy": writer.w.valid & writer.w.ready,
+            "store_busy": written,
             "store_stall_result": store.waiting,
-            "store_stall_axi": writer.waiting,
-            "read_bytes": Mux(reader.r.valid & reader.r.ready, BEAT_BYTES, 0),
-            "write_bytes": Mux(writer.w.valid & writer.w.ready, BEAT_BYTES, 0),
+            "store_stall_axi": Cat(writer.waiting for writer in writers).any(),
+            "read_bytes": read * BEAT_BYTES,
+            "write_bytes": written * BEAT_BYTES,
             "planes_skipped": execute.skipped,
             "overflows": store.overflows,
             "descriptors": store.completed,

@@ -22,7 +22,8 @@ from .cache import cached, digest
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing")
 #: Lint is for people's Verilog; what Yosys writes is only ever simulated.
 QUIET_FLAGS = ("--quiet", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-Wno-SYMRSVDWORD")
-COMPILE_FLAGS = ("-std=gnu++20", "-march=native", "-w")
+#: The models are long functions without loops: looking for partial redundancies there costs registers and 2 % of speed.
+COMPILE_FLAGS = ("-std=gnu++20", "-march=native", "-fno-tree-pre", "-w")
 #: Several libraries live in one process, each with its own copy of Verilator's runtime, and must not see each other.
 LIBRARY_FLAGS = ("-fPIC", "-fvisibility=hidden", "-fno-gnu-unique")
 FAST, SLOW = "-O2", "-O0"
@@ -111,6 +112,7 @@ def build(
     *,
     extra: Sequence[Path] = (),
     control: str = "",
+    defines: Sequence[str] = (),
     prefix: str = "Vtop",
     waves: bool = False,
     vpi: bool = False,
@@ -124,11 +126,14 @@ def build(
         A folder for what is generated; objects and C++ are removed from it again.
     control : str
         Verilator configuration: which modules are inlined, which signals VPI sees.
+    defines : sequence of str
+        Macros of the Verilog and of `extra` alike.
     prefix : str
         Class of the model that `extra` includes.
     vpi : bool
         Give the program VPI, for cocotb.
     """
+    defined = [f"-D{name}" for name in defines]
     control_file = work / "control.vlt"
     control_file.write_text("`verilator_config\n" + control)
     generated = work / "generated"
@@ -139,6 +144,7 @@ def build(
             *VERILATOR_FLAGS,
             *QUIET_FLAGS,
             *options,
+            *defined,
             *("--prefix", prefix, "--top-module", top, "--Mdir", generated, control_file),
             *verilog,
         ],
@@ -152,7 +158,7 @@ def build(
     sources = [(path, SLOW if "__Slow" in path.stem else FAST) for path in generated.glob("*.cpp")]
     sources += [(path, FAST) for path in extra]
     includes = [f"-I{generated}", *(f"-I{path.parent}" for path in extra)]
-    objects = compile_objects(sources, work, [*flags, *includes])
+    objects = compile_objects(sources, work, [*flags, *defined, *includes])
     _run(
         [
             "g++",

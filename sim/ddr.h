@@ -1,5 +1,5 @@
-// DDR behind an AXI4 port: latency, limited bandwidth, several bursts in flight, faults on demand, and a check of the
-// manager's side of the protocol.
+// DDR behind AXI4 ports: latency, limited bandwidth of each port and of all together, several bursts in flight, faults on
+// demand, and a check of the managers' side of the protocol.
 //
 // The order of memory operations is the weakest that AXI allows: a read sees memory as it is when its address is
 // accepted, a write changes memory when its response is given. A manager that reads before the response of the write
@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -18,14 +19,16 @@ namespace ddr {
 
 enum : uint8_t { OKAY = 0, SLVERR = 2, DECERR = 3 };
 
-// What tests can choose. Latencies are in cycles; a channel moves `numerator` beats in `denominator` cycles at most.
+// What tests can choose. Latencies are in cycles; a channel moves `numerator` beats in `denominator` cycles at most, all
+// channels of all ports together `shared_numerator` in `shared_denominator`.
 struct Settings {
     uint64_t bytes;
     uint64_t seed;  // of the random stalls
     uint32_t read_latency, write_latency;
     uint32_t read_numerator, read_denominator;
     uint32_t write_numerator, write_denominator;
-    uint32_t outstanding;  // bursts accepted in each direction
+    uint32_t shared_numerator, shared_denominator;
+    uint32_t outstanding;  // bursts accepted in each direction of a port
     uint32_t stall;        // chance of a random stall on each channel and cycle, in 1/256
 };
 
@@ -53,24 +56,46 @@ struct Sample {
     bool r_ready, b_ready;
 };
 
-class Memory {
+// Beats that the memory may be behind its ports: what the FIFOs of a Zynq's HP port hold.
+constexpr uint32_t FIFO = 128;
+
+// Beats move while the credit, topped up every cycle, covers their price; that of so many beats is saved. Channels that
+// share a rate may overdraw it by what they move in one cycle.
+struct Rate {
+    int64_t income, price, most, credit;
+    Rate(uint32_t numerator, uint32_t denominator, uint32_t saved = 1)
+        : income(numerator), price(denominator), most(saved * price + income), credit(saved * price) {}
+    void tick() { credit = std::min(credit + income, most); }
+    bool may_move() const { return credit >= price; }
+    void move() { credit -= price; }
+};
+
+struct Fault {
+    uint32_t addr, bytes;
+    uint8_t resp;
+};
+
+// What the ports have in common.
+struct Shared {
+    const Settings set;
+    uint8_t* const bytes;
+    Rate rate;
+    std::deque<Fault> read_faults, write_faults;
+    std::string violation;
+};
+
+class Port {
   public:
     // The memory's outputs, valid until the next rising edge.
     bool ar_ready = false, aw_ready = false, w_ready = false;
     bool r_valid = false, r_last = false, b_valid = false;
     uint64_t r_data = 0;
     uint8_t r_resp = OKAY, b_resp = OKAY;
+    int moved = 0;  // beats at the last edge
 
-    Memory(const Settings& settings, uint8_t* bytes)
-        : set_(settings), bytes_(bytes), random_(settings.seed * 2 + 1), read_(set_.read_numerator, set_.read_denominator),
-          write_(set_.write_numerator, set_.write_denominator) {}
-
-    const std::string& violation() const { return violation_; }
-
-    // The next burst of this direction that touches the range is answered with `resp`, and does nothing.
-    void fault(bool write, uint32_t addr, uint32_t bytes, uint8_t resp) {
-        (write ? write_faults_ : read_faults_).push_back({addr, bytes, resp});
-    }
+    Port(Shared& shared, int number)
+        : shared_(shared), set_(shared.set), number_(number), random_((set_.seed + number * 0x9e3779b9ull) * 2 + 1),
+          read_(set_.read_numerator, set_.read_denominator), write_(set_.write_numerator, set_.write_denominator) {}
 
     void reset() {
         ar_ready = aw_ready = w_ready = r_valid = b_valid = false;
@@ -80,28 +105,17 @@ class Memory {
 
     // One rising edge.
     void edge(const Sample& now, uint64_t cycle) {
+        moved = 0;
         check(now, cycle);
         accept(now, cycle);
         answer_reads(now, cycle);
         answer_writes(now, cycle);
         ar_ready = reads_.size() < set_.outstanding && !stalled();
         aw_ready = write_bursts_.size() < set_.outstanding && !stalled();
-        w_ready = whole_bursts_ < set_.outstanding && write_.may_move() && !stalled();
+        w_ready = whole_bursts_ < set_.outstanding && write_.may_move() && shared_.rate.may_move() && !stalled();
     }
 
   private:
-    // Beats move while the credit, topped up every cycle, covers their price.
-    struct Rate {
-        uint32_t income, price, credit;
-        Rate(uint32_t numerator, uint32_t denominator) : income(numerator), price(denominator), credit(denominator) {}
-        void tick() { credit = credit + income < price + income ? credit + income : price + income; }
-        bool may_move() const { return credit >= price; }
-        void move() { credit -= price; }
-    };
-    struct Fault {
-        uint32_t addr, bytes;
-        uint8_t resp;
-    };
     struct Beat {
         uint64_t data;
         uint8_t strb;
@@ -125,8 +139,11 @@ class Memory {
         return (random_ >> 32 & 255) < set_.stall;
     }
 
+    void move(Rate& rate) { rate.move(), shared_.rate.move(), ++moved; }
+
     void violate(uint64_t cycle, const std::string& what) {
-        if (violation_.empty()) violation_ = "cycle " + std::to_string(cycle) + ": " + what;
+        if (!shared_.violation.empty()) return;
+        shared_.violation = "port " + std::to_string(number_) + ", cycle " + std::to_string(cycle) + ": " + what;
     }
 
     void check_address(const Address& a, const Address& before, const char* name, uint64_t cycle) {
@@ -164,16 +181,16 @@ class Memory {
 
     void accept(const Sample& now, uint64_t cycle) {
         if (now.ar.valid && ar_ready) {
-            Read read{cycle + set_.read_latency, response(read_faults_, now.ar.addr, now.ar.len + 1), {}};
+            Read read{cycle + set_.read_latency, response(shared_.read_faults, now.ar.addr, now.ar.len + 1), {}};
             // Not zero, so that nobody takes the data of a failed read for good by chance.
             read.data.assign(now.ar.len + 1, 0xbadbadbadbadbadbull);
-            if (read.resp == OKAY) memcpy(read.data.data(), bytes_ + now.ar.addr, 8 * read.data.size());
+            if (read.resp == OKAY) memcpy(read.data.data(), shared_.bytes + now.ar.addr, 8 * read.data.size());
             reads_.push_back(std::move(read));
         }
         if (now.aw.valid && aw_ready) write_bursts_.push_back({cycle + set_.write_latency, now.aw.addr, now.aw.len + 1u});
         if (now.w.valid && w_ready) {
             beats_.push_back({now.w.data, now.w.strb, now.w.last});
-            write_.move();
+            move(write_);
             if (now.w.last) {
                 ++whole_bursts_;
                 last_beat_due_.push_back(cycle + set_.write_latency);
@@ -185,11 +202,13 @@ class Memory {
     void answer_reads(const Sample& now, uint64_t cycle) {
         if (r_valid && now.r_ready) r_valid = false;
         read_.tick();
-        if (r_valid || reads_.empty() || cycle < reads_.front().due || !read_.may_move() || stalled()) return;
+        if (r_valid || reads_.empty() || cycle < reads_.front().due || !read_.may_move() || !shared_.rate.may_move() ||
+            stalled())
+            return;
         Read& read = reads_.front();
         r_valid = true, r_resp = read.resp, r_data = read.data[read.next++];
         r_last = read.next == read.data.size();
-        read_.move();
+        move(read_);
         if (r_last) reads_.pop_front();
     }
 
@@ -198,14 +217,14 @@ class Memory {
         if (b_valid || write_bursts_.empty() || !whole_bursts_) return;
         const Burst burst = write_bursts_.front();
         if (cycle < burst.due || cycle < last_beat_due_.front() || stalled()) return;
-        b_valid = true, b_resp = response(write_faults_, burst.addr, burst.beats);
+        b_valid = true, b_resp = response(shared_.write_faults, burst.addr, burst.beats);
         uint32_t beats = 0;
         for (bool last = false; !last; ++beats) {
             const Beat beat = beats_.front();
             beats_.pop_front();
             last = beat.last;
             if (b_resp != OKAY || beats >= burst.beats) continue;
-            uint8_t* place = bytes_ + burst.addr + 8 * beats;
+            uint8_t* place = shared_.bytes + burst.addr + 8 * beats;
             if (beat.strb == 0xff) memcpy(place, &beat.data, 8);
             else
                 for (int i = 0; i < 8; ++i)
@@ -216,8 +235,9 @@ class Memory {
         write_bursts_.pop_front(), last_beat_due_.pop_front(), --whole_bursts_;
     }
 
-    const Settings set_;
-    uint8_t* const bytes_;
+    Shared& shared_;
+    const Settings& set_;
+    const int number_;
     uint64_t random_;
     Rate read_, write_;
     Sample before_ = Sample();
@@ -225,9 +245,46 @@ class Memory {
     std::deque<Burst> write_bursts_;
     std::deque<Beat> beats_;
     std::deque<uint64_t> last_beat_due_;
-    std::deque<Fault> read_faults_, write_faults_;
     uint32_t whole_bursts_ = 0;
-    std::string violation_;
+};
+
+// A memory with `PORTS` ports.
+template <int PORTS>
+class Memory {
+  public:
+    Memory(const Settings& settings, uint8_t* bytes)
+        : shared_{settings, bytes, Rate(settings.shared_numerator, settings.shared_denominator, FIFO), {}, {}, {}} {
+        for (int i = 0; i < PORTS; ++i) ports_.emplace_back(shared_, i);
+    }
+
+    Port& port(int number) { return ports_[number]; }
+
+    const std::string& violation() const { return shared_.violation; }
+
+    // The next burst of this direction that touches the range is answered with `resp`, and does nothing.
+    void fault(bool write, uint32_t addr, uint32_t bytes, uint8_t resp) {
+        (write ? shared_.write_faults : shared_.read_faults).push_back({addr, bytes, resp});
+    }
+
+    void reset() {
+        for (Port& port : ports_) port.reset();
+    }
+
+    // One rising edge. The port that has moved the fewest beats in a cycle goes first in the next.
+    void edge(const Sample (&now)[PORTS], uint64_t cycle) {
+        shared_.rate.tick();
+        const int first = first_;
+        for (int i = 0; i < PORTS; ++i) {
+            const int number = (first + i) % PORTS;
+            ports_[number].edge(now[number], cycle);
+            if (ports_[number].moved < ports_[first_].moved) first_ = number;
+        }
+    }
+
+  private:
+    Shared shared_;
+    std::deque<Port> ports_;
+    int first_ = 0;
 };
 
 }  // namespace ddr

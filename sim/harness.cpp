@@ -18,6 +18,23 @@ namespace {
 constexpr int CSR_TIMEOUT = 10000;
 constexpr int RESET_CYCLES = 4;
 
+// The signals of manager `n`: from its port of the memory to the model, and as they are before a rising edge.
+#define DRIVE(n, port)                                                                                         \
+    top.ar_ready##n = port.ar_ready, top.aw_ready##n = port.aw_ready, top.w_ready##n = port.w_ready,           \
+    top.r_valid##n = port.r_valid, top.r_data##n = port.r_data, top.r_resp##n = port.r_resp,                   \
+    top.r_last##n = port.r_last, top.b_valid##n = port.b_valid, top.b_resp##n = port.b_resp
+#define SAMPLE(n)                                                                                              \
+    {{bool(top.ar_valid##n), top.ar_addr##n, top.ar_len##n},                                                   \
+     {bool(top.aw_valid##n), top.aw_addr##n, top.aw_len##n},                                                   \
+     {bool(top.w_valid##n), top.w_data##n, top.w_strb##n, bool(top.w_last##n)},                                \
+     bool(top.r_ready##n),                                                                                     \
+     bool(top.b_ready##n)}
+#ifdef MANAGER1
+constexpr int MANAGERS = 2;
+#else
+constexpr int MANAGERS = 1;
+#endif
+
 class Harness {
   public:
     explicit Harness(const ddr::Settings& settings)
@@ -101,7 +118,7 @@ class Harness {
     const uint64_t bytes;
     uint8_t* const memory;
     uint64_t cycle = 0;
-    ddr::Memory model;
+    ddr::Memory<MANAGERS> model;
 
   private:
     static void* map(uint64_t size) {
@@ -112,9 +129,10 @@ class Harness {
 
     // The low half of the clock: new inputs reach the outputs that depend on them in the same cycle.
     void settle() {
-        top.ar_ready = model.ar_ready, top.aw_ready = model.aw_ready, top.w_ready = model.w_ready;
-        top.r_valid = model.r_valid, top.r_data = model.r_data, top.r_resp = model.r_resp, top.r_last = model.r_last;
-        top.b_valid = model.b_valid, top.b_resp = model.b_resp;
+        DRIVE(0, model.port(0));
+#ifdef MANAGER1
+        DRIVE(1, model.port(1));
+#endif
         top.clk = 0;
         top.eval();
         dump(0);
@@ -122,15 +140,16 @@ class Harness {
 
     // The rising edge: the accelerator and the memory both see what was there before it.
     void finish() {
-        const ddr::Sample sample{{bool(top.ar_valid), top.ar_addr, top.ar_len},
-                                 {bool(top.aw_valid), top.aw_addr, top.aw_len},
-                                 {bool(top.w_valid), top.w_data, top.w_strb, bool(top.w_last)},
-                                 bool(top.r_ready),
-                                 bool(top.b_ready)};
+        const ddr::Sample samples[MANAGERS] = {
+            SAMPLE(0),
+#ifdef MANAGER1
+            SAMPLE(1),
+#endif
+        };
         top.clk = 1;
         top.eval();
         dump(1);
-        model.edge(sample, cycle++);
+        model.edge(samples, cycle++);
     }
 
     void edge() { settle(), finish(); }

@@ -1,4 +1,4 @@
-"""The RTL, compiled with Verilator, with a DDR model at its AXI port: registers, memory, and an interrupt to wait for.
+"""The RTL, compiled with Verilator, with a DDR model at its AXI ports: registers, memory, and an interrupt to wait for.
 
 `VerilatedTransport` has the methods of any other way to reach an accelerator; the host cannot tell the difference. A
 program runs in one call into compiled code (`harness.cpp`), not in a call per cycle.
@@ -55,12 +55,14 @@ class _Settings(ctypes.Structure):
         ("read_denominator", ctypes.c_uint32),
         ("write_numerator", ctypes.c_uint32),
         ("write_denominator", ctypes.c_uint32),
+        ("shared_numerator", ctypes.c_uint32),
+        ("shared_denominator", ctypes.c_uint32),
         ("outstanding", ctypes.c_uint32),
         ("stall", ctypes.c_uint32),
     ]
 
 
-def build_library(rtlil: str, *, waves: bool = False, label: str = "the RTL") -> Path:
+def build_library(rtlil: str, *, managers: int = 1, waves: bool = False, label: str = "the RTL") -> Path:
     """The shared library of a design with the ports of `rtl.top.Accelerator`, module `accelerator` in `rtlil`.
 
     It is compiled once for each content and kept; a line on stderr says when the first time takes a while.
@@ -80,6 +82,7 @@ def build_library(rtlil: str, *, waves: bool = False, label: str = "the RTL") ->
             extra=[_HERE / "harness.cpp"],
             # Shared code for the many instances compiles twice as fast and runs faster, too.
             control="".join(f'no_inline -module "{name}"\n' for name in macros(rtlil, "accelerator")),
+            defines=["MANAGER1"] * (managers - 1),
             prefix="Vharness",
             waves=waves,
         )
@@ -114,7 +117,8 @@ def build_model(config: str | AcceleratorConfig = "sim", *, waves: bool = False)
         from rtl.top import Accelerator
 
         label = f"{config.clusters} x {config.rows} rows"
-        os.link(build_library(rtlil(Accelerator(config), "accelerator"), waves=waves, label=label), work / "model.so")
+        text = rtlil(Accelerator(config), "accelerator")
+        os.link(build_library(text, managers=config.managers, waves=waves, label=label), work / "model.so")
 
     return cached("accelerator", key, make) / "model.so"
 
@@ -179,7 +183,7 @@ class VerilatedTransport:
             raise ValueError(f"memory_bytes is {memory_bytes}, must be a multiple of 4096, up to 4 GiB")
         if not 0 <= stall < 1:
             raise ValueError(f"stall is {stall}, must be 0 to below 1")
-        rate = Fraction(ddr.bandwidth).limit_denominator(1000)
+        rate, shared = (Fraction(beats).limit_denominator(1000) for beats in (ddr.bandwidth, ddr.shared))
         self.memory_bytes = memory_bytes
         self.seed = random.getrandbits(32) if seed is None else seed
         self._stall = stall
@@ -194,6 +198,8 @@ class VerilatedTransport:
             read_denominator=rate.denominator,
             write_numerator=rate.numerator,
             write_denominator=rate.denominator,
+            shared_numerator=shared.numerator,
+            shared_denominator=shared.denominator,
             outstanding=ddr.outstanding,
             stall=int(stall * 256),
         )

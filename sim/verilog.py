@@ -23,7 +23,7 @@ def macros(rtlil: str, top: str) -> list[str]:
 def _script(rtlil: str, top: str) -> str:
     steps = ["read_rtlil design.il", f"hierarchy -check -top {top}", "proc"]
     steps += [f"setattr -mod -set keep_hierarchy 1 {name}" for name in macros(rtlil, top)]
-    steps += ["flatten", "opt -full", "clean -purge", "write_verilog -noattr design.v"]
+    steps += ["flatten", "opt -full", "splitnets -driver", "clean -purge", "write_verilog -noattr design.v"]
     return "\n".join(steps) + "\n"
 
 

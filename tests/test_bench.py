@@ -23,7 +23,7 @@ def test_modelled_cycles_are_those_of_the_board_build_unless_told_otherwise(tmp_
     assert whole["rows"][-1]["utilisation"] < one["rows"][-1]["utilisation"]
     assert bench(tmp_path, "--clusters", "3")["machine"]["clusters"] == 3
     printed = capsys.readouterr().out
-    assert "20 clusters (zc706), 6 B/cycle" in printed
+    assert "20 clusters (zc706), 6 B/cycle to and from memory over each of 2 managers, 17 together" in printed
     assert "convolutions and matrix products only" in printed
 
 

@@ -16,7 +16,7 @@ def test_json_round_trip(name):
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize(
-    "change", [{}, {"pe": "popcount"}, {"burst_beats": 256}, {"burst_beats": 2}, {"outstanding": 1}]
+    "change", [{}, {"pe": "popcount"}, {"burst_beats": 256}, {"burst_beats": 2}, {"outstanding": 1}, {"managers": 2}]
 )
 def test_words_round_trip(name, change):
     config = AcceleratorConfig.preset(name, **change)
@@ -43,6 +43,7 @@ def test_words_of_no_configuration_are_refused():
         *(("result_depth", value) for value in (8, 48, 16384)),
         *(("burst_beats", value) for value in (0, 1, 12, 512)),
         *(("outstanding", value) for value in (0, 3, 32)),
+        *(("managers", value) for value in (0, 3)),
         *(("queue_depth", value) for value in (1, 3, 32)),
         *(("pe", value) for value in ("", "dsp")),
         *(("vendor", value) for value in ("", "ice40")),

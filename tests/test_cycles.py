@@ -11,7 +11,7 @@ from references import mixed_tensor, random_tensor
 
 from host import open_board, ops
 from host.backends.modelled import Modelled
-from host.cycles.bus import Channel, Rate
+from host.cycles.bus import Channel, Rate, Shared
 from host.cycles.model import CycleModel
 from host.cycles.pipeline import Cycles
 from host.errors import AcceleratorError
@@ -65,6 +65,16 @@ def test_runs_without_enough_bursts_in_flight_wait_for_the_latency():
     assert lasts[9] - lasts[1] == 4 * 102
 
 
+def test_channels_share_what_the_memory_moves():
+    """Two channels that could move a beat a cycle each, of a memory that moves one: both get half of it."""
+    shared = Shared(Fraction(1))
+    buses = [Channel(CONFIG, Ddr(bandwidth=Fraction(1)), 3, 0, shared) for _ in range(2)]
+    runs = [bus.run(0, 0, 1024) for bus in buses for _ in range(2)]
+    assert runs[-1].last == pytest.approx(2 * 2048, rel=0.03)
+    alone = Channel(CONFIG, Ddr(bandwidth=Fraction(1)), 3, 0, Shared(Fraction(1)))
+    assert alone.run(0, 0, 1024).last == pytest.approx(1024, rel=0.02)
+
+
 @pytest.mark.parametrize("start", [0, 5])
 def test_the_middle_of_a_long_run_is_as_exact_as_its_single_bursts(start):
     fast, slow = channel(), channel()
@@ -79,6 +89,8 @@ def test_the_middle_of_a_long_run_is_as_exact_as_its_single_bursts(start):
 def test_memory_parameters_are_checked():
     with pytest.raises(ValueError, match="bandwidth is 2"):
         Ddr(bandwidth=Fraction(2))
+    with pytest.raises(ValueError, match="shared is 1/2, must be at least the bandwidth of a manager, 3/4"):
+        Ddr(shared=Fraction(1, 2))
     for bad in ({"read_latency": -1}, {"outstanding": 0}):
         with pytest.raises(ValueError, match="latencies must be at least 0, outstanding at least 1"):
             Ddr(**bad)

@@ -5,10 +5,12 @@ import io
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from host.data.datasets import load_dataset
 
@@ -39,6 +41,27 @@ def cifar(tmp_path):
         records[:, 0] = np.arange(count) % 10
         (tmp_path / name).write_bytes(records.tobytes())
     return tmp_path
+
+
+def test_digits_are_those_of_scikit_learn():
+    pixels, classes = load_digits(return_X_y=True)
+    expected = sorted((*image.astype(int).tolist(), int(label)) for image, label in zip(pixels, classes, strict=True))
+    dataset = load_dataset("digits")
+    found = [
+        (*codes.reshape(-1).tolist(), int(label))
+        for split in (dataset.train, dataset.test)
+        for codes, label in zip(split.codes, split.labels, strict=True)
+    ]
+    assert sorted(found) == expected
+
+
+@pytest.mark.parametrize("found", [None, "elsewhere"])
+def test_digits_that_lie_elsewhere(monkeypatch, tmp_path, found):
+    """A scikit-learn that keeps the file in another place is asked for it."""
+    spec = None if found is None else SimpleNamespace(origin=str(tmp_path / "sklearn" / "__init__.py"))
+    expected = load_dataset("digits").test.codes
+    monkeypatch.setattr("host.data.datasets.find_spec", lambda name: spec)
+    np.testing.assert_array_equal(load_dataset("digits").test.codes, expected)
 
 
 def test_digits_split_is_fixed_and_stratified():

@@ -15,6 +15,7 @@ from rtl import build, levels
 from rtl.cells import TernaryAdder
 from rtl.config import AcceleratorConfig
 from rtl.hierarchy import Macro, rtlil
+from rtl.lanes import VectorLanes
 from rtl.yosys import run_script
 
 
@@ -150,3 +151,10 @@ def test_unknown_unit_is_named(capsys):
     assert levels.main(["--unit", "nonsense", "--preset", "tiny"]) == 2
     assert "no unit 'nonsense'" in capsys.readouterr().err
     assert levels.main([]) == 2
+
+
+def test_lanes_of_the_vector_unit_meet_the_bound(tmp_path):
+    """They are not in the accelerator yet; ports count as registers."""
+    paths = worst(tmp_path, VectorLanes(4))
+    assert paths
+    assert max(path.levels for path in paths.values()) <= 5

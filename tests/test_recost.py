@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from host.machine import Machine
 from host.recost import batches, main, read_run, recost
 from host.train import main as train
 from rtl.config import AcceleratorConfig
@@ -18,6 +19,12 @@ SHORT = ["--board", "golden+cycles", "--subset", "fraction=0.1", "--batch", "48"
 
 def costs(folder: Path, clusters: int) -> dict:
     return recost(*read_run(folder), "sim", AcceleratorConfig.preset("sim", clusters=clusters))
+
+
+def test_runs_of_the_time_of_one_manager_are_read():
+    summary, _ = read_run(RECORDED / "static")
+    assert "managers" not in summary["machine"]
+    assert Machine(**summary["machine"]).managers == 1
 
 
 @pytest.mark.parametrize(

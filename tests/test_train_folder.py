@@ -229,3 +229,26 @@ def test_one_owner_at_a_time(tmp_path):
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+def test_folder_that_is_removed_while_it_is_taken(tmp_path, monkeypatch):
+    """The last owner removes the folder between the refusal to make it again and the look at what stands there."""
+    folder, make, refused = tmp_path / "shared", os.mkdir, []
+
+    def mkdir(path, *mode, **options):
+        if not refused:
+            refused.append(path)
+            raise FileExistsError(path)
+        make(path, *mode, **options)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with Claim(folder):
+        assert folder.is_dir()
+    assert refused == [folder]
+
+
+def test_link_to_nothing(tmp_path):
+    folder = tmp_path / "shared"
+    folder.symlink_to(tmp_path / "nothing")
+    with pytest.raises(NotADirectoryError, match="shared"):
+        Claim(folder)

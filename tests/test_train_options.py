@@ -65,6 +65,7 @@ def test_a_run_names_its_configuration(tmp_path):
     whole, one = train(tmp_path / "whole", *short), train(tmp_path / "one", *short, "--preset", "sim")
     assert whole["machine"] == {
         **{"preset": "zc706", "clusters": 20, "bytes_per_cycle": 6.0, "latency": 50, "clock_mhz": 200},
+        **{"managers": 2, "shared_bytes_per_cycle": 17.0},
     }
     assert (one["machine"]["preset"], one["machine"]["clusters"]) == ("sim", 1)
     assert whole["cycles"] < 0.7 * one["cycles"]

@@ -10,7 +10,7 @@ import pytest
 
 from rtl import build
 from rtl.config import AcceleratorConfig
-from rtl.verilog import TOP
+from rtl.verilog import TOP, verilog
 
 ADDRESS = ("addr", "valid", "ready")
 MANAGER = {
@@ -27,12 +27,13 @@ SUBORDINATE = {
     "w": ("data", "strb", "valid", "ready"),
     "b": ("resp", "valid", "ready"),
 }
-PINS = {"aclk", "aresetn", "irq"} | {
-    f"{prefix}_{channel}{name}"
-    for prefix, bus in (("m_axi", MANAGER), ("s_axi", SUBORDINATE))
-    for channel, names in bus.items()
-    for name in names
-}
+
+
+def pins(*managers: str) -> list[str]:
+    """Names of the pins of a top with these managers."""
+    buses = {**dict.fromkeys(managers, MANAGER), "s_axi": SUBORDINATE}
+    flat = [f"{bus}_{ch}{name}" for bus, channels in buses.items() for ch, names in channels.items() for name in names]
+    return sorted([*flat, "aclk", "aresetn", "irq"])
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,19 @@ def test_lint_finds_nothing(written):
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
-def test_the_top_has_the_names_of_the_standard(written):
-    text = (written / f"{TOP}.v").read_text()
+def check_names(text: str, *managers: str) -> None:
     head = re.search(rf"^module {TOP}\((.*?)\);", text, re.MULTILINE | re.DOTALL)[1]
-    assert sorted(head.replace("\n", " ").replace(" ", "").split(",")) == sorted(PINS)
-    assert '(* X_INTERFACE_PARAMETER = "ASSOCIATED_BUSIF m_axi:s_axi, ASSOCIATED_RESET aresetn" *)' in text
+    assert sorted(head.replace("\n", " ").replace(" ", "").split(",")) == pins(*managers)
+    buses = ":".join([*managers, "s_axi"])
+    assert f'(* X_INTERFACE_PARAMETER = "ASSOCIATED_BUSIF {buses}, ASSOCIATED_RESET aresetn" *)' in text
+
+
+def test_the_top_has_the_names_of_the_standard(written):
+    check_names((written / f"{TOP}.v").read_text(), "m_axi")
+
+
+def test_managers_are_numbered_where_there_are_two():
+    check_names(verilog(AcceleratorConfig.preset("tiny", managers=2)), "m_axi0", "m_axi1")
 
 
 def test_units_are_modules_with_plain_names_and_source_lines(written):

@@ -55,6 +55,54 @@ class Rate:
         return self._time
 
 
+class Shared:
+    """What all channels move together, booked in windows of time.
+
+    A channel finds what others have left, but no less than its part: LOAD, whose runs are booked long before STORE's,
+    does not go first. What others had booked there moves on to later windows, though they are not told.
+
+    Parameters
+    ----------
+    rate : beats a cycle.
+    parts : the part of a channel is one of so many.
+    """
+
+    WINDOW = 32
+
+    def __init__(self, rate: Fraction, parts: int = 2):
+        self._room = float(rate * self.WINDOW)
+        self._part = float(rate / parts)
+        self._booked: dict[int, float] = {}  # beats of each window
+
+    @classmethod
+    def of(cls, config: AcceleratorConfig, ddr: Ddr) -> Shared | None:
+        """None if all channels together cannot move more than the memory can."""
+        if 2 * config.managers * ddr.bandwidth <= ddr.shared:
+            return None
+        return cls(ddr.shared, config.managers + 1)  # of two managers' four channels, three are busy at the most
+
+    def book(self, first: int, last: int, count: int) -> float:
+        """By how many cycles `count` beats are late which a channel alone would move from cycle `first` to `last`."""
+        pace = count / (last + 1 - first)
+        now, left = float(first), float(count)
+        while True:
+            window = int(now // self.WINDOW)
+            end = (window + 1) * self.WINDOW
+            booked = self._booked.get(window, 0.0)
+            share = max(self._room - booked, self._part * (end - now))
+            moved = min(left, pace * (end - now), share)
+            left -= moved
+            more = booked + moved
+            while more > self._room:
+                self._booked[window] = self._room
+                window += 1
+                more += self._booked.get(window, 0.0) - self._room
+            self._booked[window] = more
+            if left < 1e-6:
+                return max(0.0, now + moved / pace - (last + 1))
+            now = end
+
+
 @dataclass(frozen=True)
 class Run:
     """When a run of beats went over the bus: its command taken, its first and last beat."""
@@ -76,6 +124,7 @@ class Channel:
     config, ddr : the accelerator and its memory; both limit the bursts in flight.
     data_delay : cycles from an accepted address to its first beat.
     release_delay : cycles from a burst's last beat until the memory accepts another in its place.
+    shared : what all channels of the memory move together, if that may hold them up.
 
     Attributes
     ----------
@@ -83,8 +132,11 @@ class Channel:
     beats : beats so far.
     """
 
-    def __init__(self, config: AcceleratorConfig, ddr: Ddr, data_delay: int, release_delay: int):
-        self._rate = Rate(ddr.bandwidth)
+    def __init__(
+        self, config: AcceleratorConfig, ddr: Ddr, data_delay: int, release_delay: int, shared: Shared | None = None
+    ):
+        self._rate, self._shared = Rate(ddr.bandwidth), shared
+        self._late = 0.0  # what the sharing holds it up, below a cycle
         self._window = window = min(config.outstanding, ddr.outstanding)
         self._burst = config.burst_beats
         self._data_delay = data_delay
@@ -126,6 +178,11 @@ class Channel:
             put = max(put, self._accepted) + 1  # the register is free once the address before has been accepted
             self._accepted = max(put + 1, self._ends[0] + self._release_delay)
             begun, last = self._rate.beats(max(self._accepted + self._data_delay, last + 1, ready), count)
+            if self._shared is not None:
+                self._late += self._shared.book(begun, last, count)
+                whole = int(self._late)
+                self._late -= whole
+                last = self._rate.hold(last + whole)
             first = begun if first == NEVER else first
             if bursts > 1:
                 self._ends.extend(round(last - i * self._cycles_per_burst) for i in reversed(range(self._window)))

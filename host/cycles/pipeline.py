@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from host.cycles.bus import NEVER, Channel
+from host.cycles.bus import NEVER, Channel, Shared
 from host.cycles.front import Emitted, Front
-from host.cycles.units import FILLED, Execute, Load, Stalls, Store, Table, stream_runs, weight_runs
+from host.cycles.store import Store
+from host.cycles.units import FILLED, Execute, Load, Stalls, Table, stream_runs, weight_runs
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
 from rtl.ddr import Ddr
 from rtl.isa import Descriptor
@@ -60,11 +61,12 @@ class Pipeline:
     ):
         self._config = config
         self._stalls = Stalls()
-        bus = Channel(config, ddr, ddr.read_latency + 1, 0)  # one cycle for the beat to show on the bus
-        self._load = Load(config, bus)
+        shared = Shared.of(config, ddr)
+        delay = ddr.read_latency + 1  # one cycle for the beat to show on the bus
+        self._load = Load(config, [Channel(config, ddr, delay, 0, shared) for _ in range(config.managers)])
         self._table = Table(config, self._stalls)
         self._execute = Execute(config, self._stalls)
-        self._store = Store(config, ddr, self._execute.reads, self._stalls)
+        self._store = Store(config, ddr, shared, self._execute.reads, self._stalls)
         # When units have let go of what the queues held: tiles in LOAD and EXEC, tiles and ends in STORE.
         self._loaded: list[int] = []
         self._executed: list[int] = []
@@ -109,8 +111,8 @@ class Pipeline:
         last = self._ends[-1] + 1
         return Cycles(
             busy=last,
-            read_bytes=self._load.bus.beats * BEAT_BYTES,
-            write_bytes=self._store.bus.beats * BEAT_BYTES,
+            read_bytes=self._load.beats * BEAT_BYTES,
+            write_bytes=self._store.beats * BEAT_BYTES,
             **asdict(self._stalls),
         )
 
@@ -136,7 +138,7 @@ class Pipeline:
         for block in range(d.k_blocks):
             load.slot(execute.stream_free[0])
             for address, loops in stream_runs(tile, block):
-                filled = load.run(self._front, address, tile.run_beats, loops)
+                filled = load.stream(self._front, address, tile.run_beats, loops)
             if block == 0:
                 number = len(self._executed)
                 free = self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER
@@ -147,7 +149,7 @@ class Pipeline:
                     self._front.retry()
                     load.slot(table.weight_free[0])
                     for address, loops in weight_runs(config, tile, block, row_block, digit):
-                        filled = load.run(self._front, address, config.weight_tile_beats, loops)
+                        filled = load.weights(self._front, address, config.weight_tile_beats, loops)
                     full = table.write(filled + FILLED, execute.context_free[0])
                     execute.run(full, positions, tile.bits, block == 0 and digit == 0)
             execute.block_done()

@@ -1,4 +1,4 @@
-"""Timing of LOAD, the table loader, EXEC and STORE: recurrences over runs, passes and tiles.
+"""Timing of LOAD, the table loader and EXEC: recurrences over runs, passes and tiles.
 
 Every unit works through its list in order, so the time of each step is the latest of a few earlier times plus a
 constant: the step before it in the same unit, and the tokens and data that it waits for. Constants are lengths of
@@ -8,19 +8,15 @@ pipelines and numbers of states in the RTL; `sim/tests/test_cycle_model.py` comp
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 from host.cycles.bus import NEVER, Channel, Run
 from host.cycles.front import RECEIVED, Front
-from rtl.array import DRAIN_LATENCY
 from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
-from rtl.control import DRAIN_ROWS
-from rtl.ddr import Ddr
 from rtl.execute import PIPELINE
-from rtl.isa import Descriptor, Opcode
+from rtl.isa import Opcode
 from rtl.planes import PlaneLists
-from rtl.store import QUADS
 from rtl.table import ENTRIES
 from rtl.timing import array_timing
 from rtl.unpack import Unpack
@@ -36,10 +32,6 @@ FETCH = TAPS + 2
 CONTEXT_FULL = 4
 #: From a slot offered to EXEC until its planes are listed, beside one cycle for each plane.
 LISTED = PlaneLists.LATENCY
-#: From a granted request to its first beat on the bus.
-DRAIN = DRAIN_LATENCY + 4
-#: Requests whose sums can wait for the bus: those in flight less those on their way, and two that are packed already.
-WAITING = QUADS - DRAIN_LATENCY + 2
 
 
 @dataclass
@@ -55,19 +47,23 @@ class Stalls:
 
 
 class Load:
-    """Issues the runs of slots, one a command, as soon as a slot is free."""
+    """Issues the runs of slots, one a command, as soon as a slot is free.
 
-    def __init__(self, config: AcceleratorConfig, bus: Channel):
-        self._config, self.bus = config, bus
+    `buses` are the read channels of the managers: the streaming operand goes over the last, the rest over the first.
+    """
+
+    def __init__(self, config: AcceleratorConfig, buses: Sequence[Channel]):
+        self._config, self._buses = config, buses
         notes = 2 * config.outstanding + 1  # one has left the queue: that of the run whose beats arrive
-        self._notes = deque([NEVER] * notes, maxlen=notes)  # last beats of the newest runs
+        self._notes = [deque([NEVER] * notes, maxlen=notes) for _ in buses]  # last beats of the newest runs
         self._now = NEVER  # cycle of the next state
         self._held = NEVER  # when the cutter took the arbiter's last command
+        self._left = [NEVER for _ in buses]  # when the last command left the register of its manager, if there are two
 
     def read(self, offered: int, address: int, beats: int) -> Run:
         """A command on its way through the arbiter's register; `taken` is the cycle in which that takes it."""
         accepted = max(offered, self._held)
-        run = self.bus.run(accepted + 1, address, beats)
+        run = self._buses[0].run(accepted + 1, address, beats)
         self._held = run.taken
         return replace(run, taken=accepted)
 
@@ -79,16 +75,37 @@ class Load:
         """SLOT, when one is free."""
         self._now = max(self._now, free) + 1
 
-    def run(self, front: Front, address: int, beats: int, loops: int) -> int:
-        """One run that ends so many loops; return its last beat. `front` may have a read to do first."""
-        ready = max(self._now, self._notes[0] + NOTE_FREE)
+    def stream(self, front: Front, address: int, beats: int, loops: int) -> int:
+        """A run of the streaming operand that ends so many loops; return its last beat."""
+        if len(self._buses) == 1:
+            return self.weights(front, address, beats, loops)
+        taken = max(self._now, self._notes[-1][0] + NOTE_FREE, self._left[-1] + 1)
+        run = self._buses[-1].run(taken + 1, address, beats)
+        self._left[-1] = run.taken
+        return self._sent(replace(run, taken=taken), self._notes[-1], loops)
+
+    def weights(self, front: Front, address: int, beats: int, loops: int) -> int:
+        """One of the stationary operand. `front` may have a read to do first."""
+        notes = self._notes[0]
+        ready = max(self._now, notes[0] + NOTE_FREE)
         # The arbiter prefers the front end, but a command that waits for the bus already keeps its turn.
         while front.pending is not None and front.pending[0] <= ready:
             front.answer(self.read(*front.pending).last)
-        done = self.read(ready, address, beats)
-        self._now = done.taken + 2 + loops  # COMMAND, PIECE, and a state for each loop
-        self._notes.append(done.last)
-        return done.last
+        if len(self._buses) == 1:
+            return self._sent(self.read(ready, address, beats), notes, loops)
+        taken = max(ready, self._left[0] + 1)
+        run = self.read(taken + 1, address, beats)
+        self._left[0] = run.taken
+        return self._sent(replace(run, taken=taken), notes, loops)
+
+    def _sent(self, run: Run, notes: deque[int], loops: int) -> int:
+        self._now = run.taken + 2 + loops  # COMMAND, PIECE, and a state for each loop
+        notes.append(run.last)
+        return run.last
+
+    @property
+    def beats(self) -> int:
+        return sum(bus.beats for bus in self._buses)
 
     @property
     def released(self) -> int:
@@ -175,106 +192,6 @@ class Execute:
     def tile_done(self) -> None:
         """The next tile needs no gap, for it waits for its operands; EXEC sees the end of this one a cycle late."""
         self._now = self.done + 2
-
-
-class Store:
-    """Drains tiles, four sums a request, into bursts."""
-
-    def __init__(self, config: AcceleratorConfig, ddr: Ddr, reads: deque[tuple[int, int, int]], stalls: Stalls):
-        self._config, self._reads, self._stalls = config, reads, stalls
-        self._bandwidth = float(ddr.bandwidth)
-        self._response = ddr.write_latency + 1
-        # A burst's data may follow its address after three cycles; its place is free when the response is in.
-        self.bus = Channel(config, ddr, 3, self._response)
-        self._now = NEVER
-        self._last = NEVER  # last beat on the bus
-        self._quads: deque[tuple[int, int, int]] = deque()  # (requests, first beat, last beat) of the newest commands
-        self.result_free: list[int] = []  # of each tile, when EXEC sees its slot free again
-
-    def _taken(self, back: int) -> int:
-        """Cycle from which the request `back` before the next command's first no longer counts as in flight."""
-        for count, first, last in reversed(self._quads):
-            if back <= count:
-                return last - (last - first) * (back - 1) // count
-            back -= count
-        return NEVER
-
-    def drains_freely(self, tile: Tile) -> bool:
-        """Whether reads of stored sums leave time for all requests that the bus can take, while such tiles compute."""
-        return (tile.bits - 1) * self._cycles_per_quad(tile.descriptor) >= tile.bits
-
-    def _cycles_per_quad(self, d: Descriptor) -> float:
-        return (1 << d.out_format) / self._bandwidth
-
-    def _fed(self, begin: int, quads: int, pace: float) -> tuple[int, int]:
-        """Cycles of the last grant of a command, and in which its sums are there, if requests start in `begin`.
-
-        `pace`: cycles in which the bus takes four sums. Where reads of stored sums leave fewer grants, those in flight
-        tide over a while, and the bus waits then.
-        """
-        while self._reads and self._reads[0][1] < begin:
-            self._reads.popleft()
-        now, left, ahead = float(begin), float(quads), 0.0
-        for first, last, planes in self._reads:
-            slow = planes / (planes - 1) if planes > 1 else inf
-            if slow <= pace:
-                continue
-            if now < first:
-                if left * pace <= first - now:
-                    break
-                left -= (first - now) / pace
-                ahead = min(ahead + (first - now) * (1 - 1 / pace), WAITING)
-                now = float(first)
-            sent = min((last + 1 - now) / pace, ahead + (last + 1 - now) / slow)
-            if left <= sent:
-                now += max(left * pace, (left - ahead) * slow if left > ahead else 0.0)
-                return round(now) - 1, round(now) - 1
-            left -= sent
-            ahead = max(0.0, ahead - (last + 1 - now) * (1 / pace - 1 / slow))
-            now = last + 1.0
-        if now == begin:
-            return begin + quads - 1, begin + quads - 1
-        return round(now + left) - 1, round(now + left * pace) - 1
-
-    def tile(self, start: int, tile: Tile, full: int) -> int:
-        """Drain a tile whose results are complete in cycle `full`; return the cycle in which it leaves the queue."""
-        d, rows = tile.descriptor, self._config.rows
-        quads = tile.area * (rows // DRAIN_ROWS)
-        size = d.tile_rows * d.out_width * rows * BEAT_BYTES // DRAIN_ROWS << d.out_format
-        now = max(self._now, start)
-        self._stalls.store_stall_result += max(0, full - now)
-        taken = max(now, full)
-        now = taken + 2  # TILE, START
-        for sample in range(tile.samples):
-            for row_block in range(d.row_blocks << d.log2_row_parts):
-                address = d.out_base + (tile.first + sample) * d.out_stride_n + row_block * d.out_stride_m
-                now = self._command(now, (address + tile.band * size) // BEAT_BYTES, quads, d)
-        self.result_free.append(now + 1)
-        self._now = now
-        return taken
-
-    def _command(self, now: int, address: int, quads: int, d: Descriptor) -> int:
-        """Drain the sums of a row block and sample; return the state after the last request."""
-        begin = max(max(now, self.bus.free) + 1, self._taken(QUADS))
-        granted, fed = self._fed(begin, quads, self._cycles_per_quad(d))
-        run = self.bus.run(now, address, quads << d.out_format, begin + DRAIN, fed + DRAIN)
-        self._last = run.last
-        self._quads.append((quads, run.first, run.last))
-        if len(self._quads) > QUADS:
-            self._quads.popleft()
-        if quads > QUADS:  # all but the last requests have left as beats when the last one is granted
-            granted = max(granted, run.last - (run.last - run.first) * QUADS // quads)
-        return granted + 2  # NEXT
-
-    def end(self, start: int) -> tuple[int, int]:
-        """A descriptor's end. Return the cycles in which it leaves the queue, and of completion.
-
-        It is complete when everything has been written and acknowledged.
-        """
-        taken = max(self._now, start)
-        done = max(taken + 2, self._last + self._response + 2)
-        self._now = done + 1
-        return taken, done
 
 
 def stream_runs(tile: Tile, block: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -148,13 +149,26 @@ def _digits() -> Dataset:
 
     One split for all runs: of every class, a fifth drawn with a fixed seed is for testing (1,438 and 359 images).
     """
-    from sklearn.datasets import load_digits  # here, as its import takes a second
-
-    pixels, classes = load_digits(return_X_y=True)
-    codes, labels = pixels.astype(np.uint8).reshape(-1, 1, 8, 8), classes.astype(np.int64)
+    table = _digits_table()
+    codes, labels = table[:, :64].reshape(-1, 1, 8, 8), table[:, 64].astype(np.int64)
     rng = np.random.default_rng(0)
     test = np.zeros(len(labels), bool)
     for label in range(10):
         members = rng.permutation(np.flatnonzero(labels == label))
         test[members[: round(_TEST_SHARE * len(members))]] = True
     return Dataset("digits", Split(codes[~test], labels[~test]), Split(codes[test], labels[test]))
+
+
+def _digits_table() -> np.ndarray:
+    """uint8 (1797, 65): the pixels of each image and its class.
+
+    The file is read where scikit-learn keeps it: importing the package, and SciPy with it, costs 90 MB and a second.
+    """
+    package = find_spec("sklearn")
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package and package.origin else None
+    if file is not None and file.is_file():
+        return np.loadtxt(file, np.uint8, delimiter=",")
+    from sklearn.datasets import load_digits  # it knows where else the file is, or says what to install
+
+    pixels, classes = load_digits(return_X_y=True)
+    return np.column_stack([pixels, classes]).astype(np.uint8)

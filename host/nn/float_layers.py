@@ -35,8 +35,9 @@ class BatchNorm2d(SameShape):
             centred = x - _channels(mean)
             variance = xp.mean(centred * centred, axis=(0, 2, 3))
             unbiased = variance * (count / max(count - 1, 1))
+            moved = self.MOMENTUM * context.share
             for name, new in (("mean", mean), ("variance", unbiased)):
-                self.buffers[name] = (1 - self.MOMENTUM) * self.buffers[name] + self.MOMENTUM * new
+                self.buffers[name] = (1 - moved) * self.buffers[name] + moved * new
         else:
             centred, variance = x - _channels(self.buffers["mean"]), self.buffers["variance"]
         inverse = 1 / xp.sqrt(variance + self.EPSILON)

@@ -34,6 +34,7 @@ class Context:
     rng : noise of the stochastic rounding of gradients; needed by backward alone.
     probe : called by the backward of each product that has an input gradient and the precision of the call, with its
         input before rounding, that gradient and whether the input is signed; the same in forward and backward.
+    share : part of a batch that this call is: so much of their momentum do running statistics move by.
     cost_weight : weight of `host.nn.gated`'s cost in the loss, for each percent of cp; needed by backward alone.
     """
 
@@ -42,6 +43,7 @@ class Context:
     training: bool = True
     rng: np.random.Generator | None = None
     probe: Callable[[Array, Array, bool], None] | None = None
+    share: float = 1.0
     cost_weight: float = 0.0
 
 

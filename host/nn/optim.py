@@ -15,6 +15,9 @@ class SGD:
     v <- momentum * v + (gradient + weight_decay * p);  p <- p - lr * v. Everything floating point on the host.
     """
 
+    #: Full names of parameters that something else moves.
+    elsewhere: frozenset[str] = frozenset()
+
     def __init__(self, model: Layer, *, momentum: float = 0.9, weight_decay: float = 1e-4):
         self.model, self.momentum, self.weight_decay = model, momentum, weight_decay
         self.velocity: dict[str, Array] = {
@@ -26,6 +29,8 @@ class SGD:
         for prefix, layer in self.model.walk():
             rate = controller_lr if layer.controls and controller_lr is not None else lr
             for name, array in layer.params.items():
+                if prefix + name in self.elsewhere:
+                    continue
                 gradient = layer.grads[name] + self.weight_decay * array
                 velocity = self.momentum * self.velocity[prefix + name] + gradient
                 self.velocity[prefix + name] = velocity

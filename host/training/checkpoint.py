@@ -31,7 +31,8 @@ class Progress:
     `batch` counts the batches done in the current epoch, of which `loss_sum` and `correct` are sums over samples.
     `seconds` passed in all, `host_seconds` in training on the host, see `Board.stand_in_seconds`.
     `train` and `evaluation` are counters over the run, `epoch_start` is `train` when the epoch began. `lengthened`
-    holds an entry for every time that the run got more epochs.
+    holds an entry for every time that the run got more epochs. `saturated` counts, for each tensor that the device step
+    stores, the elements that were clipped in training, and all.
     """
 
     iteration: int = 0
@@ -47,6 +48,7 @@ class Progress:
     switches: list[StageSwitch] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     lengthened: list[Lengthening] = field(default_factory=list)
+    saturated: dict[str, list[int]] = field(default_factory=dict)
 
 
 class _Meta(TypedDict):
@@ -73,6 +75,7 @@ class Checkpoint:
     noise : state of the generator of stochastic rounding.
     model, velocity : arrays of the network and of its optimiser by name; of any library when written, of numpy when
         read.
+    device : arrays of the device step by name, none of another.
     """
 
     config: TrainConfig
@@ -83,11 +86,13 @@ class Checkpoint:
     noise: Mapping[str, Any]
     model: Mapping[str, Any]
     velocity: Mapping[str, Any]
+    device: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Replace the file at `path`, atomically. Raises OSError that names it."""
         arrays = {f"model/{name}": array for name, array in self.model.items()}
         arrays |= {f"velocity/{name}": array for name, array in self.velocity.items()}
+        arrays |= {f"device/{name}": array for name, array in self.device.items()}
         states = {"schedule": self.schedule, "steps": self.steps, "gates": self.gates, "noise": self.noise}
         meta = {"config": self.config.to_json(), "progress": asdict(self.progress), **states}
         save_checkpoint(path, arrays, meta)
@@ -106,7 +111,7 @@ class Checkpoint:
         arrays, meta = load_checkpoint(path)
         with blamed_on(path):
             check(meta, _Meta, "the checkpoint")
-            groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "velocity": {}}
+            groups: dict[str, dict[str, np.ndarray]] = {"model": {}, "velocity": {}, "device": {}}
             for name, array in arrays.items():
                 group, _, rest = name.partition("/")
                 if group not in groups:

@@ -15,11 +15,14 @@ from host.nn.optim import LR_SCHEDULES
 from host.options import Checked, Option, option, options_of
 from host.schedules import SCHEDULES, Settings
 from host.schedules.pfq import PFQSettings
+from host.step.tensors import Storage
 from host.training.forms import check
 from rtl.config import MAX_BITS, PRESETS, AcceleratorConfig
 
 #: The option whose value says which other options there are.
 SCHEDULE = "schedule"
+#: What may compute a training step around its products.
+STEPS = ("host", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,16 @@ class TrainConfig(Checked):
     numerics: str = option(
         "device", f"device, or emulated on the host: {', '.join(name for name in NUMERICS if name != 'device')}"
     )
+    step: str = option(
+        "host",
+        "what computes a step around its products: host, in floating point; or device, the accelerator's integers, "
+        "emulated",
+    )
+    micro_batch: int = option(0, "most samples that share statistics and ranges", "the whole batch")
+    guard_bits: tuple[int, ...] = option(
+        (), "device step: bits by which results, their sums and gradients are stored wider than operands", "3,4,1"
+    )
+    nearest_gradients: bool = option(False, "device step: round stored gradients to nearest, not stochastically")
     model: str = option("cnn-small", f"network: {', '.join(MODELS)}")
     schedule: Settings = field(default_factory=PFQSettings)
     epochs: int = option(10, "passes over the training split")
@@ -84,6 +97,7 @@ class TrainConfig(Checked):
         require(emulates or self.numerics == "device", "numerics", "device on boards that count cycles")
         if self.schedule.gates and self.numerics != "device":
             raise ValueError(f"--schedule {self.schedule.name} needs --numerics device, not {self.numerics}")
+        self._check_step()
         require(self.model in MODELS, "model", "one of " + ", ".join(MODELS))
         require(self.epochs >= 1, "epochs", "at least 1")
         require(self.batch >= 2, "batch", "at least 2: batch norm needs a variance")
@@ -96,10 +110,31 @@ class TrainConfig(Checked):
         require(self.seed >= 0, "seed", "0 or more")
         self.require_finite()
 
+    def _check_step(self) -> None:
+        require = self.require
+        require(self.step in STEPS, "step", "one of " + ", ".join(STEPS))
+        require(self.micro_batch == 0 or self.micro_batch >= 2, "micro_batch", "0 or at least 2")
+        on_device = self.step == "device"
+        require(on_device or not self.guard_bits, "guard_bits", "left out without --step device")
+        require(on_device or not self.nearest_gradients, "nearest_gradients", "left out without --step device")
+        if on_device:
+            self._set("guard_bits", self.guard_bits or Storage().guard_bits)
+            require(len(self.guard_bits) == 3, "guard_bits", "bits of y, h and dz such as 3,4,1")
+            _ = self.storage
+        if (on_device or self.micro_batch) and self.schedule.gates:
+            raise ValueError(f"--schedule {self.schedule.name} has gates: it needs --step host without --micro-batch")
+        if on_device and self.numerics != "device":
+            raise ValueError(f"--step device needs --numerics device, not {self.numerics}")
+
     @property
     def accelerator(self) -> AcceleratorConfig:
         """The configuration that runs, or whose cycles are modelled."""
         return AcceleratorConfig.preset(self.preset, clusters=self.clusters)
+
+    @property
+    def storage(self) -> Storage:
+        """How the device step stores tensors."""
+        return Storage(*self.guard_bits, nearest=self.nearest_gradients)
 
     @property
     def on_torch(self) -> bool:

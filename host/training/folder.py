@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -52,14 +53,18 @@ class Claim:
     def __init__(self, folder: Path):
         self.folder = folder
         self._made = not folder.exists()
-        if not (self._made or folder.is_dir()):
-            raise NotADirectoryError(f"{folder} is a file, must be a folder")
         while not self._try():
             pass
 
     def _try(self) -> bool:
-        """Take the lock; False if its file was removed meanwhile, by an owner that has left."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Take the lock; False if the folder or the lock was removed meanwhile, by an owner that has left."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            with suppress(FileNotFoundError):  # a folder that was there and is gone again
+                if not stat.S_ISDIR(self.folder.lstat().st_mode):
+                    raise NotADirectoryError(f"{self.folder} is a file, must be a folder") from None
+            return False
         path = self.folder / LOCK
         try:
             self._file = open(path, "a+")  # noqa: SIM115, closed by `release`

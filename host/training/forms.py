@@ -17,7 +17,8 @@ def check(value: Any, form: Any, where: str) -> None:
     Parameters
     ----------
     form : bool, int, float (a whole number is one too; finite), str, None, a list or dict of them such as
-        `dict[str, int]`, a union, a TypedDict (keys beside its own are let through) or a dataclass (they are not).
+        `dict[str, int]`, a union, a TypedDict (keys beside its own are let through) or a dataclass (they are not;
+        a field whose metadata has `later` may be missing: older files do not have it).
     where : what the value is called.
     """
     origin, inner = get_origin(form), get_args(form)
@@ -37,7 +38,8 @@ def check(value: Any, form: Any, where: str) -> None:
     elif is_typeddict(form) or is_dataclass(form):
         _require(isinstance(value, dict), value, dict, where)
         names = {field.name for field in fields(form)} if is_dataclass(form) else form.__required_keys__
-        if missing := sorted(names - value.keys()):
+        later = {field.name for field in fields(form) if "later" in field.metadata} if is_dataclass(form) else set()
+        if missing := sorted(names - later - value.keys()):
             raise ValueError(f"{where} lacks {', '.join(missing)}")
         if is_dataclass(form) and (strange := sorted(value.keys() - names)):
             raise ValueError(f"{where} holds {', '.join(strange)}, which this program does not know")

@@ -23,8 +23,10 @@ from host.nn.optim import SGD
 from host.quantise import Precision
 from host.schedules import Schedule
 from host.schedules.static import StaticSettings
+from host.step.device import DeviceStep
 from host.training.config import TrainConfig
 from host.training.meter import Meter
+from host.training.micro import GradientSum, pieces
 
 #: The static reference of the paper's figures.
 STATIC = Precision(8, 8)
@@ -75,25 +77,50 @@ class Learner:
             rng = np.random.default_rng([config.seed, 5])
             model = add_gates(model, dataset.image, gates.gate_options, rng=rng)
         self.model = model
-        model.load_state(self.placed(model.state()))
-        self.optimiser = optimiser(model, momentum=config.momentum, weight_decay=config.weight_decay)
+        rates = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+        self.device: DeviceStep | None = None
+        if config.step == "device":
+            self.device = DeviceStep(
+                model, board, micro_batch=config.micro_batch, storage=config.storage, seed=config.seed, **rates
+            )
+            self.optimiser = self.device.optimiser
+        else:
+            model.load_state(self.placed(model.state()))
+            self.optimiser = optimiser(model, **rates)
         self.augmentation = Augmentation(config.seed, len(dataset.train)) if config.augment == "crop-flip" else None
         self.noise = np.random.default_rng([config.seed, 2])
 
     def placed(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """The arrays where the host computes for the board."""
+        """The arrays where the host computes for the board; around the device step it computes in numpy."""
+        if self.device:
+            return dict(arrays)
         return {name: self.board.place(array) for name, array in arrays.items()}
 
     def gradients(self, index: np.ndarray, epoch: int, schedule: Schedule) -> Step:
         """Forward and backward of some training samples, int64 (N,)."""
-        train, config = self.dataset.train, self.config
-        context = Context(self.board, schedule.precision, training=True, rng=self.noise)
+        train = self.dataset.train
         codes = self.augmentation(train.codes, index, epoch) if self.augmentation else train.codes[index]
-        labels = train.labels[index]
-        logits = self.model.forward(self.board.place(self.dataset.normalised(codes)), context)
+        images, labels = self.dataset.normalised(codes), train.labels[index]
+        if self.device:
+            loss, logits = self.device.gradients(images, labels, schedule.precision)
+            return Step(loss, _right(logits, labels))
+        sums, steps, start = GradientSum(self.model), [], 0
+        for size in pieces(len(labels), self.config.micro_batch):
+            part, share = slice(start, start + size), size / len(labels)
+            steps.append((share, self._part(images[part], labels[part], share, schedule)))
+            sums.add(share)
+            start += size
+        sums.store()
+        loss = sum(share * step.loss for share, step in steps)
+        return Step(loss, sum(step.correct for _, step in steps), steps[0][1].choice)
+
+    def _part(self, images: np.ndarray, labels: np.ndarray, share: float, schedule: Schedule) -> Step:
+        """Forward and backward of a micro-batch, the layers computing on the host what surrounds their products."""
+        context = Context(self.board, schedule.precision, training=True, rng=self.noise, share=share)
+        logits = self.model.forward(self.board.place(images), context)
         loss, gradient = softmax_cross_entropy(logits, self.board.place(labels))
         choice = None
-        gates = config.schedule.gates
+        gates = self.config.schedule.gates
         if gates and isinstance(self.model, GatedNetwork):
             target = schedule.cp
             assert target is not None, "a schedule for gates has a target"
@@ -117,10 +144,24 @@ class Learner:
             if stop():
                 return None
             part = slice(start, start + EVALUATION_BATCH)
-            logits = self.model.forward(self.board.place(self.dataset.images(test, part)), context)
+            images = self.dataset.images(test, part)
+            if self.device:
+                logits = self.device.logits(images, precision)
+            else:
+                logits = self.model.forward(self.board.place(images), context)
             correct += _right(logits, test.labels[part])
         on_part(len(test), len(test))
         return correct / len(test)
+
+    def saturated(self) -> dict[str, list[int]]:
+        """What the device step has clipped since this was asked: elements, and all there were, by tensor."""
+        return self.device.shared.saturation.take() if self.device else {}
+
+    def load_model(self, state: Mapping[str, Array]) -> None:
+        """Replace the model's arrays; see `Layer.load_state`."""
+        self.model.load_state(self.placed(state))
+        if self.device:
+            self.device.restart()
 
     @property
     def batches(self) -> list[int]:

@@ -48,6 +48,7 @@ def summarise(
         "eval_cycles": progress.evaluation.get("cycles"),
         "stage_switches": progress.switches,
         "lengthened": progress.lengthened,
+        "saturated": progress.saturated,  # of the device step, by tensor: elements clipped in training, and all
         "seed": config.seed,
         "latency_scope": SCOPE,
         # What training took on this host between them: measured here, and in no figure of cycles.

@@ -129,6 +129,9 @@ class Trainer:
         progress.loss_sum += step.loss * len(index)
         progress.correct += step.correct
         self._meter.add_to(progress.train)
+        for name, counts in self.learner.saturated().items():
+            before = progress.saturated.get(name, [0, 0])
+            progress.saturated[name] = [old + new for old, new in zip(before, counts, strict=True)]
         self.steps.add(progress.iteration, len(index), step, precision, progress.train.get("cycles"))
         if step.choice:
             self.gates.add(progress.iteration, len(index), step.choice)
@@ -211,6 +214,7 @@ class Trainer:
             noise=learner.noise.bit_generator.state,
             model=learner.model.state(),
             velocity=learner.optimiser.state(),
+            device=learner.device.state() if learner.device else {},
         ).write(self.out / CHECKPOINT)
         lines = "".join(json.dumps(record) + "\n" for record in self.progress.records)
         write_atomically(self.out / METRICS, lines.encode())
@@ -235,7 +239,7 @@ class Trainer:
         with blamed_on(path):
             if isinstance(learner.model, GatedNetwork):
                 model = learner.model.completed(model)
-            learner.model.load_state(learner.placed(model))
+            learner.load_model(model)
 
     def resume(self) -> None:
         """Continue from the checkpoint in `out`, to the end that these settings give the run.
@@ -252,8 +256,10 @@ class Trainer:
         saved.config.resumed_with(self.config.to_json())
         with blamed_on(path):
             self._check(saved)
-            learner.model.load_state(learner.placed(saved.model))
+            learner.load_model(saved.model)
             learner.optimiser.load_state(learner.placed(saved.velocity))
+            if learner.device:
+                learner.device.load_state(saved.device, saved.velocity)
             self.schedule.load_state(saved.schedule)
             learner.noise.bit_generator.state = saved.noise
             _ = self.schedule.precision, self.schedule.cp  # of a stage that there is

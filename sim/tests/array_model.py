@@ -11,11 +11,11 @@ from rtl.control import ROW_BANKS
 def subset_sums(digits: np.ndarray, signed: bool) -> np.ndarray:
     """Table entries of one row, shape (16 entries, 36 groups): 6-bit codes as they are written.
 
-    `digits` has 144 values, -8..7 or 0..15; sums of unsigned ones are stored minus 32.
+    `digits` has 144 values, -8..7 or 0..15; sums of signed ones are stored plus 32.
     """
     entries = np.arange(1 << GROUP_LANES)[:, None] >> np.arange(GROUP_LANES) & 1
     sums = entries @ digits.reshape(GROUPS, GROUP_LANES).T
-    return (sums - (0 if signed else 32)) & 0x3F
+    return sums + (32 if signed else 0)
 
 
 def pack_entries(entries: np.ndarray) -> int:

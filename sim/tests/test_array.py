@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+from dataclasses import replace
 
 import cocotb
 import numpy as np
+import pytest
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -29,54 +32,63 @@ ROUNDS = 6
 class ArrayBench(wiring.Component):
     """Array and table loader, with the fill bus, the steps and the drain as ports."""
 
-    def __init__(self):
+    def __init__(self, lanes: int):
+        self._lanes = lanes
         super().__init__(
             {
-                "fill": In(FILL),
+                "stream_fill": In(FILL),
+                "weight_fill": In(FILL),
                 "step": In(STEP),
                 "weights": In(stream.Signature(WeightSlot)),
                 "context_full": Out(1),
                 "context_free": In(1),
-                "drain": In(DRAIN),
-                "drain_request": In(1),
                 "drain_grant": Out(1),
-                "drained": Out(DRAIN_ROWS * ACC_BITS),
-                "drained_valid": Out(1),
+                **{f"drain{lane}": In(DRAIN) for lane in range(lanes)},
+                **{f"drain_request{lane}": In(1) for lane in range(lanes)},
+                **{f"drained{lane}": Out(DRAIN_ROWS * ACC_BITS) for lane in range(lanes)},
+                **{f"drained_valid{lane}": Out(1) for lane in range(lanes)},
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.array = array = ClusterArray(CONFIG)
+        m.submodules.array = array = ClusterArray(replace(CONFIG, managers=self._lanes))
         m.submodules.table = table = TableLoader(CONFIG)
         wiring.connect(m, wiring.flipped(self.weights), table.i)
         m.d.comb += [
-            array.fill.eq(self.fill),
             array.step.eq(self.step),
             array.table.eq(table.step),
-            array.drain.eq(self.drain),
-            array.drain_request.eq(self.drain_request),
             self.drain_grant.eq(array.drain_grant),
-            self.drained.eq(array.drained),
-            self.drained_valid.eq(array.drained_valid),
             self.context_full.eq(table.context_full),
             table.context_free.eq(self.context_free),
         ]
+        # One bus has the beats of both, two of one each.
+        m.d.comb += [array.fill[0].eq(self.weight_fill), array.fill[-1].eq(self.stream_fill)]
+        if self._lanes == 1:
+            m.d.comb += array.fill[0].eq(self.weight_fill.as_value() | self.stream_fill.as_value())
+        for lane in range(self._lanes):
+            m.d.comb += [
+                array.drain[lane].eq(getattr(self, f"drain{lane}")),
+                array.drain_request[lane].eq(getattr(self, f"drain_request{lane}")),
+                getattr(self, f"drained{lane}").eq(array.drained[lane]),
+                getattr(self, f"drained_valid{lane}").eq(array.drained_valid[lane]),
+            ]
         return m
 
 
-def test_array(case):
-    run(compiled(ArrayBench), __name__, case)
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_array(lanes, case):
+    run(compiled(ArrayBench, lanes), __name__, case, env={"LANES": lanes})
 
 
 def packed(layout, values: dict) -> int:
     return layout.const(values).as_value().value
 
 
-async def put_fill(dut, **values):
-    dut.fill.value = packed(FILL, values)
+async def put_fill(dut, bus, **values):
+    getattr(dut, bus).value = packed(FILL, values)
     await RisingEdge(dut.clk)
-    dut.fill.value = 0
+    getattr(dut, bus).value = 0
 
 
 async def fill_streams(dut, rng, models):
@@ -87,7 +99,7 @@ async def fill_streams(dut, rng, models):
             words = [int(w) for w in rng.integers(0, 1 << WORD_CHANNELS, BEAT_WORDS)]
             data = sum(word << WORD_CHANNELS * j for j, word in enumerate(words))
             addresses = [(addr + 5 * j) % CONFIG.stream_depth for j in range(BEAT_WORDS)]
-            await put_fill(dut, clusters=takers, stream=1, row_bank=bank, addr=addresses, data=data)
+            await put_fill(dut, "stream_fill", clusters=takers, stream=1, row_bank=bank, addr=addresses, data=data)
             for i, model in enumerate(models):
                 if takers >> i & 1:
                     model.words[bank, range(BEAT_WORDS), addresses] = words
@@ -103,7 +115,7 @@ async def fill_weights(dut, rng, models, slot, context, signed):
         for beat, row in enumerate(nibbles):
             data = sum(int(n) << 4 * c for c, n in enumerate(row))
             address = slot * CONFIG.weight_tile_beats + beat
-            await put_fill(dut, clusters=1 << i, weight=1, weight_addr=address, data=data)
+            await put_fill(dut, "weight_fill", clusters=1 << i, weight=1, weight_addr=address, data=data)
 
 
 def random_steps(rng, context, unsigned, clear):
@@ -129,41 +141,44 @@ def random_steps(rng, context, unsigned, clear):
             }
 
 
-async def drainer(dut, rng, wanted, got):
-    """Asks for sums at random times; `wanted` is filled and emptied while steps run."""
+async def drainer(dut, lane, rng, wanted):
+    """Asks for sums of a lane at random times; `wanted` is filled and emptied while steps run."""
+    drain, drain_request = getattr(dut, f"drain{lane}"), getattr(dut, f"drain_request{lane}")
     while True:
         await RisingEdge(dut.clk)
-        dut.drain_request.value = 0
+        drain_request.value = 0
         if wanted and rng.random() < 0.7:
-            request = wanted[0]
-            dut.drain.value = packed(DRAIN, dict(zip(("position", "cluster", "quad"), request, strict=True)))
-            dut.drain_request.value = 1
+            drain.value = packed(DRAIN, dict(zip(("position", "cluster", "quad"), wanted[0], strict=True)))
+            drain_request.value = 1
             await ReadOnly()
             if dut.drain_grant.value:
-                got["granted"].append(wanted.pop(0))
+                wanted.pop(0)
 
 
-async def collector(dut, got):
+async def collector(dut, lane, got):
+    drained, valid = getattr(dut, f"drained{lane}"), getattr(dut, f"drained_valid{lane}")
     while True:
         await RisingEdge(dut.clk)
         await ReadOnly()
-        if dut.drained_valid.value:
-            raw = dut.drained.value.to_unsigned()
+        if valid.value:
+            raw = drained.value.to_unsigned()
             sums = [raw >> ACC_BITS * k & (1 << ACC_BITS) - 1 for k in range(DRAIN_ROWS)]
-            got["sums"].append([s - (s >> ACC_BITS - 1 << ACC_BITS) for s in sums])
+            got.append([s - (s >> ACC_BITS - 1 << ACC_BITS) for s in sums])
 
 
 @cocotb.test()
 async def passes_and_drains(dut):
     rng = np.random.default_rng(random.getrandbits(32))
     models = [ClusterModel(CONFIG) for _ in range(CONFIG.clusters)]
-    await start(dut, fill=0, step=0, context_free=0, drain=0, drain_request=0)
+    lanes = int(os.environ["LANES"])
+    drains = {f"{name}{lane}": 0 for name in ("drain", "drain_request") for lane in range(lanes)}
+    await start(dut, stream_fill=0, weight_fill=0, step=0, context_free=0, **drains)
     weights = StreamSource(dut, "weights", idle=0.3)
-    wanted, got = [], {"granted": [], "sums": []}
-    cocotb.start_soon(drainer(dut, rng, wanted, got))
-    cocotb.start_soon(collector(dut, got))
+    wanted, got, expected = ([[] for _ in range(lanes)] for _ in range(3))
+    for lane in range(lanes):
+        cocotb.start_soon(drainer(dut, lane, rng, wanted[lane]))
+        cocotb.start_soon(collector(dut, lane, got[lane]))
     await fill_streams(dut, rng, models)
-    expected = []
     for n in range(ROUNDS):
         context, signed, clear = n % 2, bool(rng.integers(2)), n % 3 == 0
         await fill_weights(dut, rng, models, n % 3, context, signed)
@@ -189,14 +204,13 @@ async def passes_and_drains(dut):
         dut.context_free.value = 0
         for position in rng.permutation(POSITIONS).tolist():
             for cluster in range(CONFIG.clusters):
-                wanted.append((position, cluster, 0))
-                expected.append([int(v) for v in models[cluster].sums[position]])
+                wanted[cluster % lanes].append((position, cluster // lanes, 0))
+                expected[cluster % lanes].append([int(v) for v in models[cluster].sums[position]])
         if n % 3 == 2:  # these sums are not added to any more: draining may overlap with the next pass
             continue
-        while wanted:
+        while any(wanted):
             await RisingEdge(dut.clk)
-    while wanted:
+    while any(wanted):
         await RisingEdge(dut.clk)
     await ClockCycles(dut.clk, DRAIN_LATENCY + 2)
-    assert len(got["sums"]) == len(expected)
-    assert got["sums"] == expected
+    assert got == expected

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from amaranth.hdl import Module, signed
+from amaranth.hdl import Module, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,7 +22,7 @@ from rtl.pe import TablePE
 from rtl.yosys import run_script
 from sim.compiler import build
 
-WIDTHS = (1, 6, 8, 10, 13)
+SHAPES = (signed(1), unsigned(6), signed(8), unsigned(10), signed(13))
 CONFIG = AcceleratorConfig.preset("tiny")
 PE_INPUTS = [name for name in TablePE.ports(CONFIG) if name != "sum"]
 CYCLES = 20_000
@@ -69,22 +69,22 @@ class Twins(wiring.Component):
     def __init__(self, xc7: str = "xc7"):
         self._vendors = ("generic", xc7)
         ports = {
-            **{f"operand{k}": In(signed(max(WIDTHS))) for k in range(3)},
+            **{f"operand{k}": In(signed(max(shape.width for shape in SHAPES))) for k in range(3)},
             "weight": In(18),
             "upper": In(1),
             "c": In(ACC_BITS),
             "select": In(2),
             **{name: TablePE.ports(CONFIG)[name] for name in PE_INPUTS},
-            "differ": Out(len(WIDTHS) + 2),
+            "differ": Out(len(SHAPES) + 2),
         }
         super().__init__(ports)
 
     def elaborate(self, platform):
         m = Module()
-        for i, width in enumerate(WIDTHS):
-            pair = [TernaryAdder(width, vendor=vendor) for vendor in self._vendors]
+        for i, shape in enumerate(SHAPES):
+            pair = [TernaryAdder(shape, vendor=vendor) for vendor in self._vendors]
             for vendor, adder in zip(self._vendors, pair, strict=True):
-                m.submodules[f"adder{width}_{vendor}"] = adder
+                m.submodules[f"adder{i}_{vendor}"] = adder
                 for k, name in enumerate("abc"):
                     m.d.comb += getattr(adder, name).eq(getattr(self, f"operand{k}"))
             m.d.comb += self.differ[i].eq(pair[0].o != pair[1].o)
@@ -93,19 +93,20 @@ class Twins(wiring.Component):
         for vendor, acc in zip(self._vendors, pair, strict=True):
             m.submodules[f"accumulator_{vendor}"] = acc
             m.d.comb += [
+                acc.enable.eq(self.enable),
                 acc.sum.eq(self.operand0),
                 acc.upper.eq(self.upper),
                 acc.weight.eq(self.weight.as_signed()),
                 acc.c.eq(self.c.as_signed()),
                 acc.select.as_value().eq(self.select),
             ]
-        m.d.comb += self.differ[len(WIDTHS)].eq(pair[0].o != pair[1].o)
+        m.d.comb += self.differ[len(SHAPES)].eq(pair[0].o != pair[1].o)
 
         pair = [TablePE(replace(CONFIG, vendor=vendor)) for vendor in self._vendors]
         for vendor, pe in zip(self._vendors, pair, strict=True):
             m.submodules[f"pe_{vendor}"] = pe
             m.d.comb += [getattr(pe, name).eq(getattr(self, name)) for name in PE_INPUTS]
-        m.d.comb += self.differ[len(WIDTHS) + 1].eq(pair[0].sum != pair[1].sum)
+        m.d.comb += self.differ[len(SHAPES) + 1].eq(pair[0].sum != pair[1].sum)
         return m
 
 
@@ -160,6 +161,7 @@ def test_accumulator_by_hand():
     seen = []
 
     async def bench(ctx):
+        ctx.set(dut.enable, 1)
         for t in range(len(steps) + 4):
             if t < len(steps):
                 for name, value in zip(("sum", "upper", "weight"), steps[t], strict=False):

@@ -9,10 +9,11 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from rtl.cells import Select
+from rtl.cells import Accumulator, Select
 from rtl.cluster import Cluster
 from rtl.config import ACC_BITS, BEAT_WORDS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
 from rtl.control import DRAIN_ROWS, ROW_BANKS, fill, step, table_step
+from rtl.pe import processing_element
 from rtl.result import ResultBank
 from rtl.table import SubsetSums
 from rtl.timing import array_timing
@@ -24,6 +25,7 @@ CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
 FILL, TABLE, ADDR = fill(CONFIG), table_step(CONFIG), step(CONFIG)["addr"].shape
 POSITIONS = 10
 TIMING = array_timing(CONFIG)
+LATENCY = processing_element(CONFIG).LATENCY
 PORTS = [name for name, member in Cluster.ports(CONFIG).items() if name != "drained"]
 
 
@@ -78,7 +80,7 @@ async def passes(dut):
             words = rng.integers(0, 1 << WORD_CHANNELS, BEAT_WORDS)
             data = sum(int(word) << WORD_CHANNELS * j for j, word in enumerate(words))
             values = {"stream": 1, "row_bank": bank, "addr": [addr] * BEAT_WORDS, "data": data}
-            script.at(cycle, "fill", packed(FILL, values))
+            script.at(cycle, "fill0", packed(FILL, values))
             script.at(cycle, "take", int(addr != 7))  # another cluster's
             if addr != 7:
                 model.words[bank, :, addr] = words
@@ -89,7 +91,7 @@ async def passes(dut):
         digits = rng.integers(-8 if signed else 0, 8 if signed else 16, (CONFIG.rows, LANES))
         for beat, nibbles in enumerate((digits & 15).reshape(-1, WORD_CHANNELS)):
             data = sum(int(v) << 4 * c for c, v in enumerate(nibbles))
-            script.at(cycle, "fill", packed(FILL, {"weight": 1, "weight_addr": beat, "data": data}))
+            script.at(cycle, "fill0", packed(FILL, {"weight": 1, "weight_addr": beat, "data": data}))
             script.at(cycle, "take", 1)
             cycle += 1
         model.digits[context] = digits
@@ -117,6 +119,10 @@ async def passes(dut):
                 script.at(cycle + TIMING.row, "row", s["row"])
                 script.at(cycle + TIMING.row, "kill", s["kill"])
                 script.at(cycle + TIMING.context, "context", context)
+                for working in range(LATENCY):
+                    script.values[cycle + TIMING.context + working]["active"] = 1
+                for working in range(Accumulator.LATENCY):
+                    script.values[cycle + TIMING.weight + working]["accumulate"] = 1
                 script.at(cycle + TIMING.bias, "unsigned_digit", int(not signed))
                 script.at(cycle + TIMING.weight, "weight", s["weight"] & (1 << 18) - 1)
                 script.at(cycle + TIMING.weight, "upper", s["upper"])
@@ -128,7 +134,8 @@ async def passes(dut):
                     script.at(cycle + TIMING.store, "write", 1)
                     script.at(cycle + TIMING.store, "write_addr", position)
                 model.step(s)
-                cycle += 1
+                # A pause now and then, shorter or longer than the elements are deep.
+                cycle += 1 + (int(rng.integers(1, 2 * LATENCY)) if rng.random() < 0.2 else 0)
         cycle += TIMING.store + 2
         for position in range(POSITIONS):
             for quad in range(CONFIG.rows // DRAIN_ROWS):

@@ -15,8 +15,8 @@ from sim.tests.array_model import pack_entries, subset_sums
 from sim.tests.bench import compiled, run
 from sim.tests.streams import start
 
-ROUNDS = 12
-IDLE = {"plane": 0, "context": 0, "unsigned_digit": 0, "entries": 0, "entry_address": 0, "entry_context": 0, "write": 0}
+ROUNDS = 24
+IDLE = dict.fromkeys(TablePE.ports(AcceleratorConfig.preset("tiny")).keys() - {"sum"}, 0)
 
 
 @pytest.mark.parametrize("unit", [TablePE, PopcountPE])
@@ -30,7 +30,7 @@ async def planes_meet_digits(dut):
     rng = np.random.default_rng(random.getrandbits(32))
     await start(dut, **IDLE)
     digits = {}  # context -> (digits, signed)
-    presented = []  # (context of the plane, expected sum), one a cycle
+    presented = []  # (whether the digits are signed, expected sum, no plane), one a cycle
     loading = 0
     for _ in range(ROUNDS):
         signed = bool(rng.integers(2))
@@ -49,15 +49,20 @@ async def planes_meet_digits(dut):
         digits[loading] = (new, signed)
         loading = reading
     assert len(presented) == 16 * ROUNDS
+    assert {pause for _, _, pause in presented} == {True, False}
 
 
 def present(dut, rng, digits, context, presented):
-    """A plane for this cycle, and the bias of the one presented four cycles ago."""
+    """A plane for this cycle or, now and then, none, and the bias of the one presented four cycles ago."""
     plane = rng.integers(0, 2, LANES) if rng.random() < 0.8 else np.full(LANES, rng.integers(2))
     known, signed = digits.get(context, (None, True))
     dut.plane.value = sum(int(bit) << lane for lane, bit in enumerate(plane))
     dut.context.value = context
-    presented.append((signed, None if known is None else int(known @ plane)))
+    # Pauses are longer than the element is deep, now and then.
+    paused = presented and presented[-1][2] and rng.random() < 0.9
+    valid = not paused and rng.random() < 0.95
+    presented.append((signed, int(known @ plane) if valid and known is not None else None, not valid))
+    dut.enable.value = int(not all(pause for _, _, pause in presented[-TablePE.LATENCY :]))
     if len(presented) > TablePE.BIAS_DELAY:
         dut.unsigned_digit.value = int(not presented[-1 - TablePE.BIAS_DELAY][0])
 
@@ -65,6 +70,6 @@ def present(dut, rng, digits, context, presented):
 async def check(dut, presented):
     await ReadOnly()
     if len(presented) > TablePE.LATENCY:
-        _, expected = presented[-1 - TablePE.LATENCY]
+        _, expected, _ = presented[-1 - TablePE.LATENCY]
         if expected is not None:
             assert dut.sum.value.to_signed() == expected

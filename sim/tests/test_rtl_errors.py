@@ -23,9 +23,9 @@ CONFIG = AcceleratorConfig.preset("tiny")
 X, W, OUT, TABLE = (RESERVED_BYTES + i * 0x10000 for i in range(4))
 
 
-@pytest.fixture(scope="module")
-def transport():
-    return VerilatedTransport(CONFIG)
+@pytest.fixture(scope="module", params=[1, 2], ids=["one manager", "two managers"])
+def transport(request):
+    return VerilatedTransport(replace(CONFIG, managers=request.param))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,8 @@ def test_bad_descriptor(board, rng, name):
         ("precision table", Error.AXI_FETCH, "read", TABLE),
         ("streaming operand", Error.AXI_READ, "read", X + 0x80),
         ("stationary operand", Error.AXI_READ, "read", W + 64),
-        ("result", Error.AXI_WRITE, "write", OUT + 0x140),
+        ("result of the first cluster", Error.AXI_WRITE, "write", OUT + 0x40),
+        ("result of the second cluster", Error.AXI_WRITE, "write", OUT + 0x140),
     ],
 )
 def test_error_response(board, transport, rng, name, error, kind, address):
@@ -111,7 +112,7 @@ def test_error_response(board, transport, rng, name, error, kind, address):
     if address is None:  # the ring slot that the second descriptor will lie in
         address = (transport.csr_read(CSR.TAIL) + 1) % RING_ENTRIES * DESCRIPTOR_BYTES
     transport.inject_fault(kind, address, 8)
-    work = good(flags=Flag.STREAM_TABLE, stream_table=TABLE)
+    work = good(flags=Flag.STREAM_TABLE, stream_table=TABLE, sample_parts=2)
     with pytest.raises(AcceleratorError) as caught:
         board.run([good(stream_base=X + 0x1000, out_base=OUT + 0x1000, stationary_base=W + 0x1000), work, work])
     print(f"{name}: {caught.value}")

@@ -28,9 +28,9 @@ from sim.tests.top_bench import (
 )
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.4])
-def test_top(pause, case):
-    run(compiled(TopBench), __name__, case, env={"PAUSE": pause})
+@pytest.mark.parametrize(("managers", "pause"), [(1, 0.0), (1, 0.4), (2, 0.4)])
+def test_top(managers, pause, case):
+    run(compiled(TopBench, managers), __name__, case, env={"MANAGERS": managers, "PAUSE": pause})
 
 
 @cocotb.test()
@@ -92,6 +92,13 @@ def last_result(d: Descriptor) -> int:
     return d.out_base + d.samples * d.out_stride_n - 8
 
 
+def second_cluster_result(d: Descriptor) -> int:
+    """Address of the first beat that the second cluster writes, or of the first at all if it has no work."""
+    return d.out_base + (
+        d.out_stride_m if d.log2_row_parts else d.out_stride_n if d.sample_parts > 1 < d.samples else 0
+    )
+
+
 REFUSALS = (
     Refusal("descriptor", Error.AXI_FETCH, lambda slot, d: slot * DESCRIPTOR_BYTES + 64),
     Refusal("first precision bytes", Error.AXI_FETCH, lambda slot, d: d.stream_table & ~7),
@@ -99,6 +106,7 @@ REFUSALS = (
     Refusal("streaming operand", Error.AXI_READ, lambda slot, d: d.stream_base),
     Refusal("stationary operand", Error.AXI_READ, lambda slot, d: d.stationary_base + 64),
     Refusal("first result", Error.AXI_WRITE, lambda slot, d: d.out_base),
+    Refusal("first result of the second cluster", Error.AXI_WRITE, lambda slot, d: second_cluster_result(d)),
     Refusal("last result", Error.AXI_WRITE, lambda slot, d: last_result(d)),
 )
 

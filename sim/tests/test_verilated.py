@@ -27,6 +27,11 @@ def library():
     return build_library(rtlil(Copier(), "accelerator"), label="the stand-in")
 
 
+@pytest.fixture(scope="module")
+def two_managers():
+    return build_library(rtlil(Copier(2), "accelerator"), managers=2, label="the stand-in with two managers")
+
+
 @pytest.fixture
 def board(library):
     with VerilatedTransport(library=library, memory_bytes=MEMORY) as transport:
@@ -80,6 +85,30 @@ def test_bandwidth_and_latency(library, bandwidth):
         cycles, _ = copy(board, 0, 4096, 256)
     # Two beats at the most come from credit that the idle port has saved.
     assert 140 + 2 * 254 / bandwidth <= cycles <= 140 + 2 * 256 / bandwidth + 12
+
+
+@pytest.mark.parametrize("shared", [Fraction(3, 2), Fraction(5, 4), 1])
+def test_two_managers_share_the_memory(two_managers, shared):
+    ddr = Ddr(100, 40, Fraction(1), Fraction(shared))
+    with VerilatedTransport(library=two_managers, ddr=ddr) as board:
+        data = [random_bytes(number, 2048) for number in range(2)]
+        for number, part in enumerate(data):
+            board.memory_write(number * copier.APART, part)
+        cycles, _ = copy(board, 0, 0x8000, 256)
+        for number, part in enumerate(data):
+            assert (board.memory_read(0x8000 + number * copier.APART, 2048) == part).all()
+    # Twice 512 beats, of which 128 may wait in the memory; the managers take turns, so neither is done long before the
+    # other.
+    assert 140 + 2 * (512 - 128) / shared - 8 <= cycles <= 140 + 1024 / shared + 20
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_manager_meets_faults(two_managers, number):
+    with VerilatedTransport(library=two_managers) as board:
+        board.inject_fault("read", number * copier.APART)
+        board.inject_fault("write", 0x8000 + number * copier.APART)
+        assert copy(board, 0, 0x8000, 4)[1] == SLVERR | SLVERR << 2
+        assert copy(board, 0, 0x8000, 4)[1] == 0
 
 
 @pytest.mark.parametrize("resp", [SLVERR, DECERR])

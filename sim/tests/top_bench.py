@@ -1,7 +1,7 @@
 """Surroundings of the whole accelerator: flat buses, a memory that can refuse accesses, and the few steps of a driver.
 
-Memory and manager are cocotbext-axi's; `PAUSE` in the environment is the chance, each cycle, that a channel of the
-memory waits.
+Memory and managers are cocotbext-axi's; in the environment, `PAUSE` is the chance, each cycle, that a channel of the
+memory waits, and `MANAGERS` how many managers the accelerator has.
 """
 
 from __future__ import annotations
@@ -55,31 +55,39 @@ class TopBench(wiring.Component):
 
     Members
     -------
-    m_axi, s_axil : the flat buses
+    m_axi0 and so on, s_axil : the flat buses
     irq : Out(1)
     owed_reads, owed_data, owed_responses : Out(16)
         What accelerator and memory owe each other: read beats, write beats, write responses.
     """
 
-    def __init__(self):
+    def __init__(self, managers: int):
+        self._managers = managers
+        buses = {f"m_axi{number}": Out(FLAT_AXI4) for number in range(managers)}
         owed = {f"owed_{name}": Out(16) for name in OWED}
-        super().__init__({"m_axi": Out(FLAT_AXI4), "s_axil": In(flat_axilite(CSR_ADDRESS_BITS)), "irq": Out(1)} | owed)
+        super().__init__({**buses, "s_axil": In(flat_axilite(CSR_ADDRESS_BITS)), "irq": Out(1), **owed})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.accelerator = accelerator = Accelerator(CONFIG)
-        axi = accelerator.axi
-        connect_manager(m, {name: getattr(axi, name) for name in ("ar", "r", "aw", "w", "b")}, self.m_axi)
+        m.submodules.accelerator = accelerator = Accelerator(replace(CONFIG, managers=self._managers))
+        managers = accelerator.axi
+        for number, axi in enumerate(managers):
+            channels = {name: getattr(axi, name) for name in ("ar", "r", "aw", "w", "b")}
+            connect_manager(m, channels, getattr(self, f"m_axi{number}"))
         connect_subordinate(m, self.s_axil, accelerator.csr)
         m.d.comb += self.irq.eq(accelerator.interrupt)
 
-        def moved(channel):
-            return channel.valid & channel.ready
+        def moved(name):
+            return sum(getattr(axi, name).valid & getattr(axi, name).ready for axi in managers)
+
+        def promised(name):
+            channels = [getattr(axi, name) for axi in managers]
+            return sum(Mux(channel.valid & channel.ready, channel.payload.len + 1, 0) for channel in channels)
 
         m.d.sync += [
-            self.owed_reads.eq(self.owed_reads + Mux(moved(axi.ar), axi.ar.payload.len + 1, 0) - moved(axi.r)),
-            self.owed_data.eq(self.owed_data + Mux(moved(axi.aw), axi.aw.payload.len + 1, 0) - moved(axi.w)),
-            self.owed_responses.eq(self.owed_responses + moved(axi.aw) - moved(axi.b)),
+            self.owed_reads.eq(self.owed_reads + promised("ar") - moved("r")),
+            self.owed_data.eq(self.owed_data + promised("aw") - moved("w")),
+            self.owed_responses.eq(self.owed_responses + moved("aw") - moved("b")),
         ]
         return m
 
@@ -102,18 +110,24 @@ class Bench:
         self.dut = dut
         self.rng = np.random.default_rng(random.getrandbits(32))
         self.memory = FaultyMemory(MEMORY)
-        slave = AxiSlave(AxiBus.from_prefix(dut, "m_axi_"), dut.clk, target=self.memory)
         self._csr = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil_"), dut.clk)
-        chance = float(os.environ["PAUSE"])
-        if chance:
-            read, write = slave.read_if, slave.write_if
-            for channel in (read.ar_channel, read.r_channel, write.aw_channel, write.w_channel, write.b_channel):
-                pauses = random.Random(random.getrandbits(32))
-                channel.set_pause_generator(pauses.random() < chance for _ in repeat(None))
+        for number in range(int(os.environ["MANAGERS"])):
+            slave = AxiSlave(AxiBus.from_prefix(dut, f"m_axi{number}_"), dut.clk, target=self.memory)
+            self._pause(slave, float(os.environ["PAUSE"]))
         self.image = self.rng.integers(0, 256, MEMORY).astype(np.uint8)
         self.memory[:] = self.image.tobytes()
         self.count = 0
         self.new_precisions()
+
+    @staticmethod
+    def _pause(slave: AxiSlave, chance: float) -> None:
+        """Each channel waits at random."""
+        if not chance:
+            return
+        read, write = slave.read_if, slave.write_if
+        for channel in (read.ar_channel, read.r_channel, write.aw_channel, write.w_channel, write.b_channel):
+            pauses = random.Random(random.getrandbits(32))
+            channel.set_pause_generator(pauses.random() < chance for _ in repeat(None))
 
     async def read(self, address: int) -> int:
         """A CSR."""
@@ -194,7 +208,8 @@ class Bench:
 
 
 async def bench(dut) -> Bench:
-    await start(dut, m_axi__rvalid=0, m_axi__bvalid=0)  # a test that failed may have left an offer
+    offers = {f"m_axi{number}__{channel}valid": 0 for number in range(int(os.environ["MANAGERS"])) for channel in "rb"}
+    await start(dut, **offers)  # a test that failed may have left one
     made = Bench(dut)
     await made.begin()
     return made

@@ -1,0 +1,121 @@
+"""A lane of the vector unit: an affine operation on two streams, rounded and clipped, one element a cycle.
+
+    t = a u + c v + b
+    t = max(t, 0), or t where a mask bit is set, else 0
+    q = clip(((t + r) >> shift) + raised, low, high)    r: half a step, or noise below one
+
+Everything that a training step does between two products is this, with other coefficients (`docs/numerics.md`): batch
+norm forward and backward, ReLU, the residual sum, requantisation, momentum and the update of the weights.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from .delay import delayed
+from .noise import NOISE_BITS
+
+# Signed widths. A DSP slice multiplies 25 x 18 bits: the first of a lane has the wider port for its stream, the second
+# for its coefficient, so that a stream of 16 bits may pass beside one that is scaled down a lot.
+U_BITS, A_BITS = 25, 18
+V_BITS, C_BITS = 18, 25
+B_BITS = SUM_BITS = 48
+RESULT_BITS = 25
+SHIFT_BITS = 6
+MOST_SHIFT = SUM_BITS - 1
+
+#: What a channel's elements are scaled with.
+Coefficients = data.StructLayout({"a": signed(A_BITS), "c": signed(C_BITS), "b": signed(B_BITS)})
+
+#: What holds for all elements of a pass.
+Mode = data.StructLayout(
+    {
+        "relu": 1,
+        "masked": 1,
+        "stochastic": 1,
+        "shift": SHIFT_BITS,  # 0 to MOST_SHIFT
+        "raised": RESULT_BITS - 1,
+        "low": signed(RESULT_BITS),
+        "high": signed(RESULT_BITS),
+    }
+)
+
+
+class Lane(wiring.Component):
+    """The arithmetic. Where it has to wait, an enable inserter holds it as a whole.
+
+    Members
+    -------
+    mode : In(Mode)
+        Constant from cycle t to t + `LATENCY`.
+    coefficients : In(Coefficients), u : In(signed(25)), v : In(signed(18)), mask : In(1)
+        In cycle t.
+    noise : In(16)
+        In cycle t + `NOISE_DELAY`, if the mode asks for it.
+    q : Out(signed(25)), positive : Out(1), clipped : Out(1)
+        In cycle t + `LATENCY`: the result; whether t let it pass, which is the mask that a ReLU leaves; whether a bound
+        changed it.
+    """
+
+    #: Registers: operands, first product, two sums, what passes, two of the shift, rounding, comparison, choice.
+    LATENCY = 10
+    NOISE_DELAY = 7
+
+    def __init__(self):
+        super().__init__(
+            {
+                "mode": In(Mode),
+                "coefficients": In(Coefficients),
+                "u": In(signed(U_BITS)),
+                "v": In(signed(V_BITS)),
+                "mask": In(1),
+                "noise": In(NOISE_BITS),
+                "q": Out(signed(RESULT_BITS)),
+                "positive": Out(1),
+                "clipped": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        mode = self.mode
+
+        def register(name: str, value, shape=None) -> Signal:
+            signal = Signal(Value.cast(value).shape() if shape is None else shape, name=name, reset_less=True)
+            m.d.sync += signal.eq(value)
+            return signal
+
+        # The sum, of two DSP slices one behind the other.
+        k = self.coefficients
+        first = register("a_u", register("a", k.a) * register("u_1", self.u))
+        first = register("a_u_b", first + delayed(m, k.b, 2, "b"), signed(SUM_BITS))
+        second = register("c_v", delayed(m, k.c, 2, "c") * delayed(m, self.v, 2, "v"))
+        total = register("t", first + second, signed(SUM_BITS))
+
+        # What passes: what is positive, what the mask says, or everything.
+        mask = delayed(m, self.mask, 4, "mask")
+        positive = ~total[-1] & total.any()
+        passes = register("passes", Mux(mode.relu, positive, Mux(mode.masked, mask, 1)))
+        held = register("t_held", total)
+        m.d.comb += self.positive.eq(delayed(m, passes, self.LATENCY - 5, "positive"))
+
+        # The shift, in units of which 2**16 are a step of the result: noise is whole in them.
+        aligned = signed(SUM_BITS + NOISE_BITS)
+        far = Array((held << NOISE_BITS) >> distance for distance in (0, 16, 32, 48))
+        far = register("shifted_far", Mux(passes, far[mode.shift[4:]], 0), aligned)
+        near = Array(far >> distance for distance in range(0, 16, 4))
+        near = Array(near[mode.shift[2:4]] >> distance for distance in range(4))
+        near = register("shifted", near[mode.shift[:2]], aligned)
+
+        below = Mux(mode.stochastic, self.noise, 1 << (NOISE_BITS - 1))
+        rounded = register("rounded", near + Cat(below, mode.raised), aligned) >> NOISE_BITS
+        over = register("over", rounded > mode.high)
+        under = register("under", rounded < mode.low)
+        plain = register("plain", rounded[:RESULT_BITS].as_signed())
+        m.d.comb += [
+            self.q.eq(register("result", Mux(over, mode.high, Mux(under, mode.low, plain)))),
+            self.clipped.eq(register("was_clipped", over | under)),
+        ]
+        return m
