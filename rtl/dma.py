@@ -7,7 +7,7 @@ end properly (their data dropped, or written with all strobes off), and `idle` s
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -254,64 +254,4 @@ class Writer(wiring.Component):
             self.fault.valid.eq(self.b.valid & (self.b.payload.resp != OKAY)),
             self.fault.index.eq(owners.o.payload),
         ]
-        return m
-
-
-class ReadArbiter(wiring.Component):
-    """Lets two users share the reader; the first goes first. A command takes one cycle.
-
-    Members
-    -------
-    i0, i1 : In(stream of Command)
-    o : Out(stream of Command)
-    beats : In(Beats)
-        The reader's.
-    beats0, beats1 : Out(Beats)
-        Those of user 0 and of user 1.
-    user : Out(1)
-        Whose beat the next one is.
-    """
-
-    def __init__(self, config: AcceleratorConfig):
-        # Commands may queue in the cutter and in flight: at most one burst each.
-        self._depth = 2 * config.outstanding
-        super().__init__(
-            {
-                "i0": In(stream.Signature(Command)),
-                "i1": In(stream.Signature(Command)),
-                "o": Out(stream.Signature(Command)),
-                "beats": In(Beats),
-                "beats0": Out(Beats),
-                "beats1": Out(Beats),
-                "user": Out(1),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.users = users = Queue(1, self._depth)
-        free = Signal()  # a command may be taken
-        chosen = Signal()
-        m.d.comb += [
-            free.eq((~self.o.valid | self.o.ready) & users.i.ready),
-            chosen.eq(~self.i0.valid),
-            self.i0.ready.eq(free),
-            self.i1.ready.eq(free & chosen),
-            users.i.valid.eq(free & (self.i0.valid | self.i1.valid)),
-            users.i.payload.eq(chosen),
-            users.o.ready.eq(self.beats.valid & self.beats.payload.last),
-            self.user.eq(users.o.payload),
-            self.beats0.payload.eq(self.beats.payload),
-            self.beats1.payload.eq(self.beats.payload),
-            self.beats0.valid.eq(self.beats.valid & ~self.user),
-            self.beats1.valid.eq(self.beats.valid & self.user),
-        ]
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
-        with m.If(users.i.valid):
-            m.d.sync += self.o.valid.eq(1)
-        with m.If(free):
-            m.d.sync += Value.cast(self.o.payload).eq(
-                Mux(chosen, Value.cast(self.i1.payload), Value.cast(self.i0.payload))
-            )
         return m

@@ -6,11 +6,12 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from .arbiter import ReadArbiter
 from .array import ClusterArray
 from .axi import AXI4, AXILite
 from .config import BEAT_BYTES, AcceleratorConfig
 from .csr import RegisterBank
-from .dma import ReadArbiter, Reader, Writer
+from .dma import Reader, Writer
 from .execute import Execute
 from .fetch import Fetch
 from .isa import COUNTER_NAMES, CSR_ADDRESS_BITS
@@ -60,7 +61,7 @@ class Accelerator(wiring.Component):
         m.submodules.stop = stop = Stop(config.managers)
         readers = [unit(f"reader{manager}", Reader(config)) for manager in range(config.managers)]
         writers = [unit(f"writer{lane}", Writer(config)) for lane in range(config.lanes)]
-        arbiter = unit("arbiter", ReadArbiter(config))
+        arbiter = unit("arbiter", ReadArbiter(config, users=2))
         fetch, tiler = unit("fetch", Fetch()), unit("tiler", Tiler(config))
         load, execute, store = (
             unit("load", Load(config)),
@@ -98,11 +99,11 @@ class Accelerator(wiring.Component):
             wiring.connect(m, queues[name].o, component.i)
 
         # Memory.
-        wiring.connect(m, fetch.command, arbiter.i0)
-        wiring.connect(m, load.command[0], arbiter.i1)
+        wiring.connect(m, fetch.command, arbiter.i[0])
+        wiring.connect(m, load.command[0], arbiter.i[1])
         wiring.connect(m, arbiter.o, readers[0].i)
         wiring.connect(m, readers[0].o, arbiter.beats)
-        wiring.connect(m, arbiter.beats1, load.beats[0])
+        wiring.connect(m, arbiter.share[1], load.beats[0])
         for manager in range(1, config.managers):
             wiring.connect(m, load.command[manager], readers[manager].i)
             wiring.connect(m, readers[manager].o, load.beats[manager])
@@ -164,7 +165,7 @@ class Accelerator(wiring.Component):
         # Errors. A refused read stops who wanted it; an error on the bus that counts halts all bursts.
         m.d.comb += [
             *(refused.eq(reader.fault) for refused, reader in zip(stop.read, readers, strict=True)),
-            stop.operand[0].eq(arbiter.user),
+            stop.operand[0].eq(arbiter.user[1]),
             *(operand.eq(1) for operand in stop.operand[1:]),
             # Lanes work at one descriptor at a time, so all refusals are of the same.
             stop.write.valid.eq(Cat(writer.fault.valid for writer in writers).any()),
@@ -175,8 +176,8 @@ class Accelerator(wiring.Component):
             stop.clear.eq(reset),
             csr.error.eq(stop.failure.error),
             csr.error_index.eq(stop.failure.index),
-            fetch.beats.payload.eq(arbiter.beats0.payload),
-            fetch.beats.valid.eq(arbiter.beats0.valid & ~readers[0].fault.valid & ~stop.refused_fetch[0]),
+            fetch.beats.payload.eq(arbiter.share[0].payload),
+            fetch.beats.valid.eq(arbiter.share[0].valid & ~readers[0].fault.valid & ~stop.refused_fetch[0]),
         ]
 
         # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.

@@ -1,4 +1,4 @@
-"""The burst engines against an independent AXI4 memory: all cuts, error responses, drain on halt, random timing."""
+"""Burst engines and arbiters against an independent AXI4 memory: cuts, error responses, drain on halt, random timing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections import deque
 
 import cocotb
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave, SparseMemoryRegion
 
+from rtl.arbiter import ReadArbiter
 from rtl.axi_flat import FLAT_AXI4, connect_manager
 from rtl.config import BEAT_BITS, AcceleratorConfig
-from rtl.dma import Beat, Command, Fault, ReadArbiter, Reader, Writer
+from rtl.dma import Beat, Command, Fault, Reader, Writer
 from sim.tests.bench import compiled, run
 from sim.tests.faults import Refusing
 from sim.tests.streams import StreamSource, start
@@ -25,6 +26,7 @@ from sim.tests.streams import StreamSource, start
 # Addresses around all of these are used: the first, a 4 KiB boundary, and the last.
 BASES = (0, 0xF80, 0x7FFF_FF00, 0xFFFF_F800)
 BAD = 0x4000_0000  # errors from here on, for 64 KiB
+USERS = 3
 
 
 class DmaBench(wiring.Component):
@@ -34,11 +36,9 @@ class DmaBench(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "read0": In(stream.Signature(Command)),
-                "read1": In(stream.Signature(Command)),
+                **{f"read{user}": In(stream.Signature(Command)) for user in range(USERS)},
                 "beat": Out(Beat),
-                "beat0_valid": Out(1),
-                "beat1_valid": Out(1),
+                "beat_valid": Out(USERS),
                 "read_fault": Out(Fault),
                 "read_idle": Out(1),
                 "read_waiting": Out(1),
@@ -56,19 +56,18 @@ class DmaBench(wiring.Component):
         m = Module()
         m.submodules.reader = reader = Reader(self._config)
         m.submodules.writer = writer = Writer(self._config)
-        m.submodules.arbiter = arbiter = ReadArbiter(self._config)
+        m.submodules.arbiter = arbiter = ReadArbiter(self._config, USERS)
         channels = {"ar": reader.ar, "r": reader.r, "aw": writer.aw, "w": writer.w, "b": writer.b}
         connect_manager(m, channels, self.m_axi)
-        wiring.connect(m, wiring.flipped(self.read0), arbiter.i0)
-        wiring.connect(m, wiring.flipped(self.read1), arbiter.i1)
+        for user in range(USERS):
+            wiring.connect(m, wiring.flipped(getattr(self, f"read{user}")), arbiter.i[user])
         wiring.connect(m, arbiter.o, reader.i)
         wiring.connect(m, reader.o, arbiter.beats)
         wiring.connect(m, wiring.flipped(self.write), writer.i)
         wiring.connect(m, wiring.flipped(self.data), writer.data)
         m.d.comb += [
             self.beat.eq(reader.o.payload),
-            self.beat0_valid.eq(arbiter.beats0.valid),
-            self.beat1_valid.eq(arbiter.beats1.valid),
+            self.beat_valid.eq(Cat(share.valid for share in arbiter.share)),
             self.read_fault.eq(reader.fault),
             self.read_idle.eq(reader.idle),
             self.read_waiting.eq(reader.waiting),
@@ -107,7 +106,7 @@ class Bench:
         self.rng = random.Random(random.getrandbits(32))
         self.stall = float(os.environ["STALL"])
         self.burst, self.outstanding = int(os.environ["BURST"]), int(os.environ["OUTSTANDING"])
-        self.beats: tuple[list, list] = [], []  # of each user: (data, last)
+        self.beats: list[list] = [[] for _ in range(USERS)]  # of each user: (data, last)
         self.faults: dict[str, list[int]] = {"read": [], "write": []}
         self.bursts: list[tuple[str, int, int]] = []
 
@@ -119,7 +118,7 @@ class Bench:
         if self.stall:
             for channel in (write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel):
                 channel.set_pause_generator(self.rng.random() < self.stall for _ in itertools.count())
-        self.reads = [StreamSource(self.dut, f"read{i}", idle=self.stall) for i in range(2)]
+        self.reads = [StreamSource(self.dut, f"read{i}", idle=self.stall) for i in range(USERS)]
         self.write = StreamSource(self.dut, "write", idle=self.stall)
         self.data = StreamSource(self.dut, "data", idle=self.stall)
         cocotb.start_soon(self._record())
@@ -139,8 +138,11 @@ class Bench:
             assert not (dut.write_quiet.value and owed)
             if dut.write__valid.value and dut.write__ready.value:
                 owed += Command.from_bits(dut.write__payload.value.to_unsigned()).beats
-            for user, valid in enumerate((dut.beat0_valid, dut.beat1_valid)):
-                if valid.value:
+            offered = [getattr(dut, f"read{user}__valid").value for user in range(USERS)]
+            for user in range(USERS):
+                if offered[user] and getattr(dut, f"read{user}__ready").value:
+                    assert not any(offered[:user]), "the first goes first"
+                if dut.beat_valid.value.to_unsigned() >> user & 1:
                     beat = Beat.from_bits(dut.beat.value.to_unsigned())
                     self.beats[user].append((beat.data, beat.last))
             for name, port in (("read", dut.read_fault), ("write", dut.write_fault)):
@@ -190,9 +192,9 @@ class Bench:
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def reads(dut):
     bench = await Bench(dut).start()
-    commands, want = ([], []), ([], [])
-    for i in range(40):
-        user = bench.rng.randrange(2)
+    commands, want = ([[] for _ in range(USERS)] for _ in range(2))
+    for i in range(20 * USERS):
+        user = bench.rng.randrange(USERS)
         beats = bench.rng.choice((1, 2, 3, 15, 16, 17, bench.rng.randrange(1, 80)))
         addr = bench.address(beats)
         data = bench.rng.randbytes(8 * beats)
@@ -201,7 +203,7 @@ async def reads(dut):
         data = bytes(p or d for p, d in zip(present, data, strict=True))
         await bench.memory.write(addr, data)
         commands[user].append((addr, beats, i))
-    for user in range(2):
+    for user in range(USERS):
         for addr, beats, i in commands[user]:
             raw = bytes(await bench.memory.read(addr, 8 * beats))
             words = [int.from_bytes(raw[k : k + 8], "little") for k in range(0, len(raw), 8)]
@@ -272,13 +274,13 @@ async def errors_name_their_descriptor(dut):
     bench = await Bench(dut).start()
     plan = [(BAD if bad else 0x1000, 5, 100 + i) for i, bad in enumerate((0, 1, 0, 0, 1, 1, 0))]
     for addr, beats, index in plan:
-        bench.reads[index % 2].put(command(addr, beats, index))
+        bench.reads[index % USERS].put(command(addr, beats, index))
         bench.write.put(command(addr, beats, index))
         for _ in range(beats):
             bench.data.put(index)
     await bench.write.drained()
     await bench.data.drained()
-    await bench.until(lambda: len(bench.beats[0]) + len(bench.beats[1]) == 35 and dut.write_quiet.value == 1)
+    await bench.until(lambda: sum(map(len, bench.beats)) == 35 and dut.write_quiet.value == 1)
     bad = [index for addr, _, index in plan if addr == BAD]
     assert set(bench.faults["read"]) == set(bad)
     assert list(dict.fromkeys(bench.faults["write"])) == bad
