@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 from .block import Block, Field
 from .config import AcceleratorConfig
 from .errors import Error
-from .isa import BLOCKS, Opcode, descriptor_layout
+from .isa import BLOCKS, Flag, Opcode, Sink, Source, descriptor_layout
+from .vector_block import MOST_DIGITS_PLANES, MOST_DIGITS_WIDTH, MOST_WIDTH, PASS_FLAGS
 
 
 class DescriptorCheck(wiring.Component):
@@ -43,6 +44,8 @@ class DescriptorCheck(wiring.Component):
                     refuse(field.error, f"{block.flat(field)}_{what}", term)
         for name, term in self._contradictions(m).items():
             refuse(Error.SHAPE, name, term)
+        for name, (error, term) in self._pass_contradictions(m).items():
+            refuse(error, name, term)
 
         lowest = Signal(Error)
         for error in sorted(faults, reverse=True):  # the last assignment wins
@@ -89,6 +92,28 @@ class DescriptorCheck(wiring.Component):
             "flat_padding": flat & ((p.pad_top != 0) | (p.pad_left != 0)),
             "window_tail": ~flat & (p.k_tail != 1),
             "window_rows": ~flat & (loaded < span),
+        }
+
+    def _pass_contradictions(self, m: Module) -> dict[str, tuple[Error, Value]]:
+        """What a vector pass cannot have together."""
+        d = self.descriptor
+        v, product = d.vector, d.product
+        is_pass = _register(m, "pass", d.header.opcode == Opcode.VECTOR)
+        digits = _register(m, "pass_digits", v.sink == Sink.DIGITS)
+        results = _register(m, "pass_results", v.source != Source.PLANES)
+        flags = Cat(d.header.flags[flag.name.lower()] for flag in Flag if flag not in PASS_FLAGS)
+        too_wide = _register(m, "pass_too_wide", product.width > MOST_WIDTH)
+        too_wide_digits = _register(m, "pass_too_wide_digits", product.width > MOST_DIGITS_WIDTH)
+        return {
+            "no_unit": (Error.OPCODE, is_pass & (not self._config.vector)),
+            "product_flags": (Error.FLAGS, is_pass & _register(m, "product_flags", flags.any())),
+            "pass_width": (Error.SHAPE, is_pass & (too_wide | (digits & too_wide_digits))),
+            "pass_digits_bits": (
+                Error.SHAPE,
+                is_pass & digits & _register(m, "many_digits", d.q.planes > MOST_DIGITS_PLANES),
+            ),
+            "pass_mask": (Error.SHAPE, is_pass & v.controls.masked & (d.mask.planes == 0)),
+            "pass_source": (Error.SHAPE, is_pass & results & (d.u.planes != 0)),
         }
 
 

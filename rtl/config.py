@@ -34,6 +34,8 @@ BEAT_WORDS = BEAT_BITS // WORD_CHANNELS
 ACC_BITS = 48
 #: Widest operand.
 MAX_BITS = 16
+#: Bytes of a stationary tile of 16 rows, the most that a cluster has.
+WEIGHT_TILE_BYTES = 16 * TAPS * BEAT_BYTES
 #: Slots of a ping-pong buffer.
 SLOTS = 2
 #: Stationary tiles that fit the weight buffer: two wait while a third is read.
@@ -65,6 +67,8 @@ class AcceleratorConfig:
         first, and the results of even and of odd clusters leave side by side.
     queue_depth : int
         Tiles that may wait in front of each of LOAD, EXEC and STORE.
+    vector : bool
+        Whether there is a vector unit; it needs 16 rows.
     pe : str
         `"table"`: subset sums in LUTRAM. `"popcount"`: AND and popcount, the independent cross-check.
     vendor : str
@@ -84,6 +88,7 @@ class AcceleratorConfig:
     outstanding: int = 8
     managers: int = 1
     queue_depth: int = 4
+    vector: bool = False
     pe: str = "table"
     vendor: str = "generic"
 
@@ -108,6 +113,9 @@ class AcceleratorConfig:
         ):
             value = getattr(self, name)
             check(value & (value - 1) == 0 and low <= value <= high, name, f"a power of two, {low} to {high}")
+        check(
+            isinstance(self.vector, bool) and (self.rows == 16 or not self.vector), "vector", "true only with 16 rows"
+        )
         check(self.pe in PE_KINDS, "pe", "one of " + ", ".join(PE_KINDS))
         check(self.vendor in ("generic", "xc7"), "vendor", "generic or xc7")
 

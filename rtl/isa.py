@@ -1,7 +1,7 @@
 """The programming model: layer descriptors, CSR map, error codes and counters, declared once.
 
-RTL, golden model, host and docs all read these tables. A descriptor says *what* to compute; the hardware expands it
-into tiles and runs LOAD, EXEC and STORE over them.
+RTL, golden model, host and docs all read these tables. A descriptor says *what* to compute. A product is expanded
+into tiles, over which LOAD, EXEC and STORE run; a vector pass is the vector unit's, beside them.
 
 Operands in DDR
 ---------------
@@ -22,6 +22,21 @@ whatever the stationary operand has for them.
 
 *Results*: (n, row block, y, x, row), in the format that the descriptor names, exact.
 
+*Tensors of a vector pass*: as streaming operands, but rows and channel blocks lie where strides say. So the upper
+planes of a wider tensor can be read alone. A pass computes, for every element and with coefficients for each channel,
+
+    t = a u + c v + b
+    t = max(t, 0), or t where the mask is 1, else 0
+    q = clip(((t + r) >> shift) + raised, -top, top)     r: half a step, or noise below one
+
+in the order (channel block, n, y, x). Coefficients are a and c, 32 bits each, and b, 64 bits. Sums are those of q and
+of q x (or q q), 64 bits each, then the smallest and the largest q, 32 bits each, in the order of the channels; the
+number of clipped results follows the last. Noise is 16 bits of a hash of the key and the number of the pair of
+channels: eight times that of the word (16 channels at one position), which counts x, then y, plus the pair's own.
+
+*Digits* as results of a pass: digit d of a row lies d stationary tiles behind the first; a beat holds that of 16
+channels at one position.
+
 *Addresses* are sums of base and strides modulo 2**32, so a stride may also lead backwards. Of an image the rows are
 read that windows see, each whole.
 """
@@ -40,8 +55,9 @@ from amaranth.lib import data
 from .block import Block, Field, Place, places
 from .errors import Error
 from .load_block import STATIONARY, STREAM
-from .store_block import POST, SINK, Format
+from .store_block import SINK, Format
 from .tiler_block import HEADER, PRODUCT, Flag, Opcode
+from .vector_block import READS, SPARE, VECTOR, WRITES, Pass, Sink, Source
 
 __all__ = [
     "BLOCKS",
@@ -60,6 +76,9 @@ __all__ = [
     "Format",
     "Irq",
     "Opcode",
+    "Pass",
+    "Sink",
+    "Source",
     "Status",
     "config_from_words",
     "config_words",
@@ -68,12 +87,12 @@ __all__ = [
 ]
 
 ID = 0x46524143  # "FRAC"
-VERSION = 0x0002_0000  # major in the upper half: a host refuses another major
+VERSION = 0x0003_0000  # major in the upper half: a host refuses another major
 
 #: The layer descriptor, in memory order. Each block is declared beside the unit that owns it.
-BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, POST)
+BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, VECTOR, *READS, *WRITES, SPARE)
 DESCRIPTOR_BYTES = sum(block.nbytes for block in BLOCKS)
-assert DESCRIPTOR_BYTES == 128, "the ring's entries are a power of two"
+assert DESCRIPTOR_BYTES == 256, "the ring's entries are a power of two"
 
 
 class _Packed:
@@ -197,14 +216,14 @@ class CSR(enum.IntEnum):
     IRQ_ENABLE = 0x14  #: interrupts that raise the pin
     ERROR_CODE = 0x18  #: an Error
     ERROR_INDEX = 0x1C  #: number of the failed descriptor, counted from the last reset
-    RING_BASE = 0x20  #: address of the descriptor ring, a multiple of 128
+    RING_BASE = 0x20  #: address of the descriptor ring, a multiple of 256
     RING_MASK = 0x24  #: entries of the ring minus one; the entries are a power of two
     HEAD = 0x28  #: descriptors fetched since the last reset
     TAIL = 0x2C  #: descriptors written by the host since the last reset
     COMPLETED = 0x30  #: descriptors completed since the last reset
     CONFIG0 = 0x40  #: clusters | rows << 8 | pe kind << 16 | log2(burst_beats) << 24
     CONFIG1 = 0x44  #: stream_depth | result_depth << 16
-    CONFIG2 = 0x48  #: outstanding | queue_depth << 8 | managers << 16
+    CONFIG2 = 0x48  #: outstanding | queue_depth << 8 | managers << 16 | vector << 24
     COUNTERS = 0x80  #: low word of counter i at COUNTERS + 8 i, high word at COUNTERS + 8 i + 4
 
 
@@ -222,7 +241,7 @@ def config_words(config) -> tuple[int, int, int]:
         | PE_KINDS.index(config.pe) << 16
         | (config.burst_beats.bit_length() - 1) << 24,
         config.stream_depth | config.result_depth << 16,
-        config.outstanding | config.queue_depth << 8 | config.managers << 16,
+        config.outstanding | config.queue_depth << 8 | config.managers << 16 | config.vector << 24,
     )
 
 
@@ -243,5 +262,6 @@ def config_from_words(words: tuple[int, int, int]):
         result_depth=w1 >> 16,
         outstanding=w2 & 0xFF,
         queue_depth=w2 >> 8 & 0xFF,
-        managers=w2 >> 16,
+        managers=w2 >> 16 & 0xFF,
+        vector=bool(w2 >> 24),
     )

@@ -10,11 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from .delay import delayed
 from .lane import RESULT_BITS, U_BITS, V_BITS, Coefficients, Lane, Mode
-from .noise import KEY_WORDS, NOISE_BITS, Noise
+from .noise import KEY_WORDS, NOISE_BITS, NUMBER_BITS, Noise
 from .reduction import X_BITS, Reduction, Sums
-
-#: Bits of the number of a word: its first pair of elements is the `lanes / 2`-fold of it.
-NUMBER_BITS = 24
 
 
 def word(lanes: int) -> data.StructLayout:

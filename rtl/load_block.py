@@ -16,6 +16,7 @@ def _precision(operand: str, table: Flag, meaning: str) -> tuple[Field, Field]:
             "bits",
             8,
             f"bits of the {operand} operand, where no table says it",
+            1,
             least=1,
             most=MAX_BITS,
             unless=table,

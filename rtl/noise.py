@@ -14,6 +14,8 @@ from amaranth.lib.wiring import In, Out
 #: Bits of noise of one element.
 NOISE_BITS = 16
 ROUNDS = 16
+#: Bits of the number of a word, which is 16 channels at one position; its pairs follow each other.
+NUMBER_BITS = 24
 #: Words of the key.
 KEY_WORDS = 4
 

@@ -1,4 +1,4 @@
-"""STORE's blocks of the descriptor: where results go, in which format, and room for what may happen to them before."""
+"""STORE's blocks of the descriptor: where results go, and in which format."""
 
 from __future__ import annotations
 
@@ -38,5 +38,3 @@ SINK = Block(
         Field("format", 8, "Format", Format.INT32, most=max(Format), values=Format, error=Error.FLAGS),
     ),
 )
-
-POST = Block("post", "post_", "room for post-processing of the results", 24)

@@ -1,7 +1,6 @@
 """A lane of STORE: drains the results of its clusters to DDR.
 
-Results leave in the order (sample, row block, position, row), four rows a request, as int16, int32 or int64. POST work
-(scaling, rounding, activation) has its place between the drained sums and the beats.
+Results leave in the order (sample, row block, position, row), four rows a request, as int16, int32 or int64.
 """
 
 from __future__ import annotations

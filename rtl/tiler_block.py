@@ -16,6 +16,7 @@ class Opcode(amaranth_enum.IntEnum, shape=16):
 
     WINDOW = 1  #: 3x3 window over images, im2col on the fly
     FLAT = 2  #: vectors of 144 lanes a k block: 1x1 convolution, matrix product, weight gradient
+    VECTOR = 3  #: an affine operation on every element of tensors, with sums over each channel
 
 
 class Flag(enum.IntFlag):
@@ -47,11 +48,15 @@ PRODUCT = Block(
     32,
     (
         size("samples", 16, "samples (images) or chunks of vectors"),
-        size("height", 16, "rows of an input image; 1 in flat mode"),
-        size("width", 16, "columns of an input image, or vectors of a chunk"),
+        size("height", 16, "rows of an input image, or of a tensor; 1 in flat mode"),
+        size("width", 16, "columns of an input image or of a tensor, or vectors of a chunk"),
         size("out_height", 16, "rows of an output image; 1 in flat mode"),
         size("out_width", 16, "columns of an output image, or vectors of a chunk"),
-        size("k_blocks", 16, "blocks of the reduction: 16 channels x 9 taps, or 144 channels"),
+        size(
+            "k_blocks",
+            16,
+            "blocks of the reduction: 16 channels x 9 taps, or 144 channels; of a pass: blocks of 16 channels",
+        ),
         size(
             "row_blocks", 16, "row blocks done one after the other per cluster (in all: row_blocks << log2_row_parts)"
         ),

@@ -10,7 +10,10 @@ from .block import Block, Field, address
 from .errors import Error
 from .lane import MOST_SHIFT, RESULT_BITS, U_BITS, V_BITS
 from .reduction import X_BITS
+from .tiler_block import Flag
 
+#: Flags that mean something to a pass.
+PASS_FLAGS = Flag.FENCE | Flag.INTERRUPT
 #: Most columns of a tensor of planes.
 MOST_WIDTH = 64
 #: Most columns of results that are stored as digits: those of a stationary tile's tap.
@@ -105,3 +108,6 @@ POSITIVE = _tensor("positive", "where a sum was positive, or the mask", 1, "1, o
 
 READS = (U, V, X, MASK)
 WRITES = (Q, POSITIVE)
+
+#: What is left of the descriptor.
+SPARE = Block("spare", "spare_", "room for more", 8)

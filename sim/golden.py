@@ -27,6 +27,7 @@ from rtl.config import (
 )
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 from rtl.limits import result_positions, stream_beats
+from sim.golden_vector import run_pass, wrong_fields
 
 #: Addresses are modulo this.
 _SPACE = 1 << 32
@@ -68,6 +69,8 @@ def check(config: AcceleratorConfig, d: Descriptor) -> Error:
     """
     if error := check_fields(config, d):
         return error
+    if d.opcode == Opcode.VECTOR:
+        return Error.NONE
     fits = result_fits(config, d) and (d.flags & Flag.STREAM_TABLE or stream_fits(config, d, d.stream_bits))
     return Error.NONE if fits else Error.SHAPE
 
@@ -78,6 +81,7 @@ def check_fields(config: AcceleratorConfig, d: Descriptor) -> Error:
     Of several errors it is the lowest.
     """
     wrong = {field.error for name, _, _, field in d.places if _wrong(d, field, getattr(d, name))}
+    wrong |= wrong_fields(config, d)
     return min(wrong if _sizes_agree(config, d) else wrong | {Error.SHAPE}, default=Error.NONE)
 
 
@@ -115,11 +119,14 @@ def stream_fits(config: AcceleratorConfig, d: Descriptor, bits: int) -> bool:
 def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> tuple[int, np.ndarray, Error]:
     """What a descriptor is worked with: bits of the stationary operand and of every sample, uint8; and what stops it.
 
-    Bits are 0 where there is no work: samples that are skipped, and all from the one on that stops the descriptor.
+    Bits are 0 where there is no work for the array: samples that are skipped, all from the one on that stops the
+    descriptor, and those of a vector pass.
     """
     bits = np.zeros(d.samples, np.uint8)
     if error := check_fields(config, d):
         return 0, bits, error
+    if d.opcode == Opcode.VECTOR:
+        return 0, bits, Error.NONE
 
     # The stationary operand's byte comes first: a descriptor that it skips may have tiles of any size.
     stationary = d.stationary_bits
@@ -179,7 +186,9 @@ def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence
 def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterator[int]:
     """Execute one descriptor; yield overflows as they are counted. Raises _Stop."""
     stationary_bits, bits, error = precisions(config, memory, d)
-    if bits.any():
+    if d.opcode == Opcode.VECTOR and not error:
+        run_pass(memory, d, _regions)
+    elif bits.any():
         yield from _samples(config, memory, d, stationary_bits, bits)
     if error:
         raise _Stop(error)

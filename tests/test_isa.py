@@ -78,23 +78,23 @@ def test_a_block_that_is_laid_out_badly_is_refused(fields, message):
 
 def test_a_new_block_is_one_declaration():
     """Its bytes, the manual and the checks of RTL and golden model follow it, where room was kept."""
-    trial = Block("post", "post_", "a trial", 24, (address("table", "of scales"), size("shift", 8, "of sums")))
+    trial = Block("spare", "spare_", "a trial", 8, (address("table", "of scales"), size("shift", 8, "of sums")))
     blocks = (*BLOCKS[:-1], trial)
     trial_class = descriptor_class(blocks)
-    sound = trial_class(opcode=Opcode.FLAT, stream_bits=1, stationary_bits=1, row_groups=3, post_table=0x1238)
+    sound = trial_class(opcode=Opcode.FLAT, stream_bits=1, stationary_bits=1, row_groups=3, spare_table=0x1238)
 
     raw = sound.pack()
     assert raw.size == DESCRIPTOR_BYTES
-    assert raw[104:109].tolist() == [0x38, 0x12, 0, 0, 1]
+    assert raw[248:253].tolist() == [0x38, 0x12, 0, 0, 1]
     assert trial_class.unpack(raw) == sound
-    assert "| 104 | 32 | `post_table` | of scales | multiple of 8 |" in descriptor(blocks)
+    assert "| 248 | 32 | `spare_table` | of scales | multiple of 8 |" in descriptor(blocks)
 
     dut = DescriptorCheck(CONFIG, blocks)
     wanted = (
         (sound, Error.NONE),
-        (replace(sound, post_table=4), Error.ALIGNMENT),
-        (replace(sound, post_shift=0), Error.SHAPE),
-        (replace(sound, post_reserved=1 << 151), Error.RESERVED),
+        (replace(sound, spare_table=4), Error.ALIGNMENT),
+        (replace(sound, spare_shift=0), Error.SHAPE),
+        (replace(sound, spare_reserved=1 << 23), Error.RESERVED),
     )
 
     async def drive(ctx):

@@ -17,7 +17,8 @@ LIMIT = 5.0
 
 
 def of(key, length=LENGTH):
-    return noise(key, (length,), like=np.zeros(0))
+    """The noise of `length` elements in the order of their numbers."""
+    return noise(key, (1, 16, 1, length // 16), like=np.zeros(0))[0, :, 0].T.ravel()
 
 
 def deviation(values, bins):
@@ -41,16 +42,21 @@ def test_it_is_the_cipher_s_rounds():
     def turned(word, by):
         return (word << by | word >> (16 - by)) & 0xFFFF
 
-    def plain(key, place):
-        x, y = (place >> 17) & 0xFFFF, (place >> 1) & 0xFFFF
+    def plain(key, n, c, y, x):
+        word = ((n * blocks + c // 16) * height + y) * width + x
+        pair = 8 * word + c % 16 // 2
+        x, y = (pair >> 16) & 0xFFFF, pair & 0xFFFF
         for number in range(16):
             f = turned(x, 1) & turned(x, 8) ^ turned(x, 2)
             x, y = y ^ f ^ key[number % 4] ^ number, x
-        return x if place % 2 else y
+        return x if c % 2 else y
 
-    shape, first = (3, 5, 7, 3), 12345
-    expected = [plain(KEYS[1], place) for place in range(first * 105, (first + 3) * 105)]
-    assert noise(KEYS[1], shape, like=np.zeros(0), first=first).ravel().tolist() == expected
+    for first, channels in ((12345, 35), (0, 5)):
+        shape, blocks, height, width = (2, channels, 3, 2), -(-channels // 16), 3, 2
+        found = noise(KEYS[1], shape, like=np.zeros(0), first=first)
+        assert found.shape == shape
+        for (n, *place), value in np.ndenumerate(found):
+            assert value == plain(KEYS[1], first + n, *place)
 
 
 def test_neither_tiles_nor_the_library_change_it():
@@ -82,7 +88,7 @@ def test_all_values_are_equally_likely(key):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_neighbours_are_independent(key):
-    """Along a row, from row to row, from channel to channel and from sample to sample of usual shapes."""
+    """From channel to channel, along a row, from row to row and from sample to sample of usual shapes."""
     words = of(key)
     for distance in (1, 2, 3, 8, 16, 32, 64, 256, 1024, 4096, 16384, 65536):
         assert worst(words[distance:], words[:-distance]) < LIMIT

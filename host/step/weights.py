@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from host.arrays import Array, to_numpy
+from host.geometry import ceil_div
 from host.qtensor import QTensor
 from host.step import rules
 from host.step.coefficients import dropped_bits, exponents, fit
@@ -27,6 +30,7 @@ from host.step.network import Network
 from host.step.noise import Key, noise
 from host.step.ranges import found_in
 from host.step.tensors import Part, Shared
+from rtl.config import WORD_CHANNELS
 
 MASTER_BITS, MOMENTUM_BITS = 24, 16
 _MASTER_TOP, _MOMENTUM_TOP = (1 << (MASTER_BITS - 1)) - 1, (1 << (MOMENTUM_BITS - 1)) - 1
@@ -86,7 +90,7 @@ class Weights:
         dropped = dropped_bits(*magnitudes)
         u = rules.drained(sums, dropped)
         keeps = 1.0 if part.number else self.momentum
-        noisy = noise(part.key(self._numbers[name], _MOMENTUM, part.number), tuple(sums.shape), like=sums)
+        noisy = _noise(part.key(self._numbers[name], _MOMENTUM, part.number), like=sums)
 
         def store(unit: float) -> rules.Passed:
             alpha = min(scale * 2.0**dropped / unit, 2.0**MOMENTUM_BITS)  # more clips whatever is not zero
@@ -118,7 +122,7 @@ class Weights:
             unit = _unit(float(found_in(old.codes, _MASTER_TOP, old.unit)), _MASTER_TOP, old.unit)
             pending, ratio = self._pending[name] + decay, old.unit / unit
             k = fit((1 - pending) * ratio, -rate * velocity.unit / unit)
-            noisy = noise(key(self._numbers[name], _MASTER), tuple(old.codes.shape), like=old.codes)
+            noisy = _noise(key(self._numbers[name], _MASTER), like=old.codes)
             passed = rules.lane(k, old.codes, velocity.codes, low=-_MASTER_TOP, high=_MASTER_TOP, noise=noisy)
             self.saturation.add(f"{name}.w", passed)
             self.masters[name] = Fixed(passed.codes, unit)
@@ -155,6 +159,16 @@ class Weights:
     def _fixed(self, values: Array, unit: float) -> Fixed:
         codes = np.rint(to_numpy(values).astype(np.float64) / (unit or 1.0)).astype(np.int64)
         return Fixed(self.board.place(codes), unit)
+
+
+def _noise(key: Key, like: Array) -> Array:
+    """Noise of weights (M, C, kh, kw), which lie as a tensor (channel block, M, tap, channel)."""
+    xp = array_namespace(like)
+    rows, channels, *kernel = like.shape
+    blocks = ceil_div(channels, WORD_CHANNELS)
+    whole = noise(key, (blocks, rows, prod(kernel), WORD_CHANNELS), like=like)
+    ordered = xp.reshape(xp.permute_dims(whole, (1, 0, 3, 2)), (rows, blocks * WORD_CHANNELS, *kernel))
+    return ordered[:, :channels]
 
 
 def _unit(largest: float, top: int, old: float = 0.0) -> float:

@@ -13,10 +13,10 @@ from amaranth.hdl import UnusedElaboratable
 from cocotb.triggers import RisingEdge
 
 from host.step import rules
-from host.step.noise import noise, noise_key
+from host.step.noise import hashed, noise_key
 from rtl.lane import A_BITS, C_BITS, MOST_SHIFT, RESULT_BITS, U_BITS, V_BITS, Coefficients, Mode
-from rtl.lanes import NUMBER_BITS, VectorLanes, result, word
-from rtl.noise import NOISE_BITS
+from rtl.lanes import VectorLanes, result, word
+from rtl.noise import NOISE_BITS, NUMBER_BITS
 from rtl.reduction import X_BITS, Sums
 from sim.tests.bench import compiled, run
 from sim.tests.streams import StreamSink, StreamSource, start
@@ -41,6 +41,13 @@ def test_odd_numbers_are_refused(lanes):
 
 def packed(layout, values) -> int:
     return layout.const(values).as_value().value
+
+
+def noise_of(key, number: int, shape) -> np.ndarray:
+    """The noise of words from `number` on, shape (words, LANES, 1, 1)."""
+    pairs = LANES // 2
+    numbers = np.arange(number * pairs, (number + shape[0]) * pairs)
+    return np.stack(hashed(key, numbers), axis=-1).reshape(shape).astype(np.int64)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
@@ -82,7 +89,7 @@ async def blocks(dut):
                 high=high,
                 relu=settings["relu"],
                 mask=mask if settings["masked"] and not settings["relu"] else None,
-                noise=noise(key, u.shape, like=u, first=number) if settings["stochastic"] else None,
+                noise=noise_of(key, number, u.shape) if settings["stochastic"] else None,
             )
             clipped += found.saturated
             passed = np.ones(u.shape, bool) if found.mask is None else found.mask

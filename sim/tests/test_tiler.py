@@ -224,7 +224,7 @@ BAD = (
     (Error.OPCODE, {"opcode": 0x101}),
     *((Error.FLAGS, changes) for changes in ({"flags": 1 << 6}, {"flags": 1 << 15}, {"out_format": 3})),
     *((Error.RESERVED, {place.name: 1}) for place in Descriptor.places if place.field.name == "reserved"),
-    (Error.RESERVED, {"post_reserved": 1 << 191}),
+    (Error.RESERVED, {"spare_reserved": 1 << 63}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
     (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
     (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_BYTE}),

@@ -1,0 +1,218 @@
+"""The vector unit's behaviour in numpy, bit for bit: a pass over tensors in a memory image.
+
+`rtl.isa` defines what a pass computes and how its tensors lie; `host.step.rules` is the same arithmetic as the training
+step uses it, with operands that are known to fit. Here nothing is known: sums wrap as the hardware's registers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS, AcceleratorConfig
+from rtl.isa import Descriptor, Error, Flag, Opcode, Pass, Sink, Source
+from rtl.lane import A_BITS, C_BITS, SUM_BITS, U_BITS
+from rtl.noise import KEY_WORDS, NOISE_BITS, NUMBER_BITS, ROUNDS
+from rtl.reduction import X_BITS
+from rtl.vector_block import (
+    COEFFICIENTS_BYTES,
+    MOST_DIGITS_PLANES,
+    MOST_DIGITS_WIDTH,
+    MOST_WIDTH,
+    PASS_FLAGS,
+    SUMS_BYTES,
+)
+
+_NOISE = (1 << NOISE_BITS) - 1
+
+#: Equal regions of the memory: starts, shape and strides in bytes, the error if one lies outside -> a view of
+#: everything, and where the regions are in it.
+Regions = Callable[[np.ndarray, np.ndarray, tuple, tuple, Error], tuple[np.ndarray, np.ndarray]]
+
+
+class Tensor(NamedTuple):
+    """The fields of a descriptor's tensor."""
+
+    base: int
+    stride_n: int
+    stride_c: int
+    stride_y: int
+    planes: int
+    signed: int
+
+    @classmethod
+    def of(cls, d: Descriptor, name: str) -> Tensor:
+        return cls(*(getattr(d, f"{name}_{field}") for field in cls._fields))
+
+
+def wrong_fields(config: AcceleratorConfig, d: Descriptor) -> set[Error]:
+    """What contradicts in a pass whose fields are sound by themselves."""
+    if d.opcode != Opcode.VECTOR:
+        return set()
+    digits = d.vector_sink == Sink.DIGITS
+    wrong = (
+        (Error.OPCODE, not config.vector),
+        (Error.FLAGS, d.flags & ~PASS_FLAGS & sum(Flag)),
+        (Error.SHAPE, d.width > (MOST_DIGITS_WIDTH if digits else MOST_WIDTH)),
+        (Error.SHAPE, digits and d.q_planes > MOST_DIGITS_PLANES),
+        (Error.SHAPE, d.vector_controls & Pass.MASKED and not d.mask_planes),
+        (Error.SHAPE, d.vector_source != Source.PLANES and d.u_planes),
+    )
+    return {error for error, applies in wrong if applies}
+
+
+def run_pass(memory: np.ndarray, d: Descriptor, regions: Regions) -> None:
+    """Execute a pass that `wrong_fields` has nothing against. `regions` raises if it leaves the memory."""
+    shape = d.samples, d.k_blocks * WORD_CHANNELS, d.height, d.width
+    controls = Pass(d.vector_controls)
+    u = _results(memory, d, regions) if d.vector_source != Source.PLANES else _planes(memory, d, "u", regions)
+    v, x, mask = (_planes(memory, d, name, regions) for name in ("v", "x", "mask"))
+    a, c, b = (np.broadcast_to(k[:, :, None, None], shape) for k in _coefficients(memory, d, regions))
+
+    t = _wrapped(a * u + c * v + b, SUM_BITS)
+    passes = np.ones(shape, bool)
+    if controls & Pass.RELU:
+        passes = t > 0
+    elif controls & Pass.MASKED:
+        passes = mask != 0
+    below = _noise(d) if controls & Pass.STOCHASTIC else 1 << (NOISE_BITS - 1)
+    aligned = (np.where(passes, t, 0) << NOISE_BITS) >> d.vector_shift
+    rounded = (aligned + below + (d.vector_raised << NOISE_BITS)) >> NOISE_BITS
+    q = np.clip(rounded, -d.vector_top, d.vector_top)
+
+    if d.q_planes:
+        (_put_digits if d.vector_sink == Sink.DIGITS else _put_planes)(memory, d, "q", q, regions)
+    if d.positive_planes:
+        _put_planes(memory, d, "positive", passes.astype(np.int64), regions)
+    if controls & Pass.SUMS:
+        factor = _wrapped(q, X_BITS) if controls & Pass.SQUARES else x
+        _put_sums(memory, d, q, factor, int(np.count_nonzero(rounded != q)), regions)
+
+
+def _wrapped(values: np.ndarray, bits: int) -> np.ndarray:
+    """The lowest bits of int64 numbers, as signed ones."""
+    return (values << (64 - bits)) >> (64 - bits)
+
+
+def _rows(
+    memory: np.ndarray, d: Descriptor, tensor: Tensor, row: tuple, strides: tuple, error: Error, regions: Regions
+):
+    """A view of a tensor's rows, bytes (n, block, y, *row), and where the one wanted is in it."""
+    shape = (d.samples, d.k_blocks, d.height, *row)
+    return regions(
+        memory, np.array([tensor.base]), shape, (tensor.stride_n, tensor.stride_c, tensor.stride_y, *strides), error
+    )
+
+
+def _channels(words: np.ndarray) -> np.ndarray:
+    """(n, block, y, x, channel) -> (n, block * channel, y, x)."""
+    n, blocks, height, width, channels = words.shape
+    return words.transpose(0, 1, 4, 2, 3).reshape(n, blocks * channels, height, width)
+
+
+def _words(values: np.ndarray) -> np.ndarray:
+    """The inverse of `_channels`."""
+    n, channels, height, width = values.shape
+    blocks = values.reshape(n, channels // WORD_CHANNELS, WORD_CHANNELS, height, width)
+    return blocks.transpose(0, 1, 3, 4, 2)
+
+
+def _plane_row(d: Descriptor, planes: int) -> tuple[tuple, tuple]:
+    """Shape and strides of a row of planes, in bytes."""
+    nbytes = -(-d.width // BEAT_WORDS) * BEAT_BYTES
+    return (planes, nbytes), (nbytes, 1)
+
+
+def _planes(memory: np.ndarray, d: Descriptor, name: str, regions: Regions) -> np.ndarray:
+    """A tensor of planes, int64 (N, C, H, W); 0 if there is none."""
+    tensor = Tensor.of(d, name)
+    if not tensor.planes:
+        return np.zeros((d.samples, d.k_blocks * WORD_CHANNELS, d.height, d.width), np.int64)
+    view, where = _rows(memory, d, tensor, *_plane_row(d, tensor.planes), Error.AXI_READ, regions)
+    bits = np.unpackbits(view[where][0], axis=-1, bitorder="little").astype(np.int64)
+    weights = 1 << np.arange(tensor.planes - 1, -1, -1)
+    if tensor.signed:
+        weights[0] = -weights[0]
+    codes = np.einsum("p,nbypx->nbyx", weights, bits)
+    return _channels(codes.reshape(*codes.shape[:3], -1, WORD_CHANNELS)[:, :, :, : d.width])
+
+
+def _results(memory: np.ndarray, d: Descriptor, regions: Regions) -> np.ndarray:
+    """Results of a product as stream u, int64 (N, C, H, W)."""
+    nbytes = 1 << d.vector_source
+    row = d.width * WORD_CHANNELS * nbytes
+    view, where = _rows(memory, d, Tensor.of(d, "u"), (row,), (1,), Error.AXI_READ, regions)
+    sums = np.ascontiguousarray(view[where][0]).view(f"<i{nbytes}").astype(np.int64)
+    u = _wrapped(_wrapped(sums, SUM_BITS) >> d.vector_dropped, U_BITS)
+    return _channels(u.reshape(*u.shape[:3], d.width, WORD_CHANNELS))
+
+
+def _coefficients(memory: np.ndarray, d: Descriptor, regions: Regions) -> tuple[np.ndarray, ...]:
+    """a, c and b, int64 (N or 1, C)."""
+    samples = d.samples if d.vector_controls & Pass.EACH_SAMPLE else 1
+    shape = samples, d.k_blocks * WORD_CHANNELS, COEFFICIENTS_BYTES
+    strides = d.vector_coefficients_stride, COEFFICIENTS_BYTES, 1
+    view, where = regions(memory, np.array([d.vector_coefficients]), shape, strides, Error.AXI_READ)
+    raw = np.ascontiguousarray(view[where][0])
+    halves, whole = raw.view("<i4").astype(np.int64), raw.view("<i8")
+    return _wrapped(halves[..., 0], A_BITS), _wrapped(halves[..., 1], C_BITS), _wrapped(whole[..., 1], SUM_BITS)
+
+
+def _noise(d: Descriptor) -> np.ndarray:
+    """16 bits for every element, int64 (N, C, H, W)."""
+    n, block, y, x = np.ogrid[: d.samples, : d.k_blocks, : d.height, : d.width]
+    number = d.vector_number + n * d.vector_number_stride_n + block * d.vector_number_stride_c + y * d.width + x
+    pairs = WORD_CHANNELS // 2
+    place = ((number & ((1 << NUMBER_BITS) - 1)) * pairs)[..., None] + np.arange(pairs)
+    key = d.vector_key_low | d.vector_key_high << 32
+    left, right = place >> NOISE_BITS & _NOISE, place & _NOISE
+    for turn in range(ROUNDS):
+        word = key >> turn % KEY_WORDS * NOISE_BITS & _NOISE
+        one, two, eight = ((left << by | left >> (NOISE_BITS - by)) & _NOISE for by in (1, 2, 8))
+        left, right = right ^ (one & eight) ^ two ^ word ^ turn, left
+    return _channels(np.stack([right, left], axis=-1).reshape(*number.shape, WORD_CHANNELS))
+
+
+def _put_planes(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray, regions: Regions) -> None:
+    """Store the lowest bits of `values` as planes; columns that fill the last beat are 0."""
+    tensor = Tensor.of(d, name)
+    words = _words(values)
+    spare = -d.width % BEAT_WORDS
+    words = np.pad(words, ((0, 0), (0, 0), (0, 0), (0, spare), (0, 0)))
+    bits = words[:, :, :, None] >> np.arange(tensor.planes - 1, -1, -1)[:, None, None] & 1
+    flat = bits.astype(np.uint8).reshape(*bits.shape[:4], -1)
+    view, where = _rows(memory, d, tensor, *_plane_row(d, tensor.planes), Error.AXI_WRITE, regions)
+    view[where] = np.packbits(flat, axis=-1, bitorder="little")
+
+
+def _put_digits(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray, regions: Regions) -> None:
+    """Store `values` as digits, the most significant first; a tile of the stationary operand lies between two."""
+    tensor = Tensor.of(d, name)
+    digits = -(-tensor.planes // DIGIT_BITS)
+    places = np.arange(digits - 1, -1, -1) * DIGIT_BITS
+    nibbles = _words(values)[:, :, :, None] >> places[:, None, None] & 15
+    raw = (nibbles[..., 0::2] | nibbles[..., 1::2] << 4).astype(np.uint8).reshape(*nibbles.shape[:4], -1)
+    view, where = _rows(memory, d, tensor, raw.shape[3:], (WEIGHT_TILE_BYTES, 1), Error.AXI_WRITE, regions)
+    view[where] = raw
+
+
+def _put_sums(memory: np.ndarray, d: Descriptor, q: np.ndarray, x: np.ndarray, clipped: int, regions: Regions) -> None:
+    """The sums of each channel, in the order of the work, and the number of clipped results."""
+    axes = (2, 3) if d.vector_controls & Pass.EACH_SAMPLE else (0, 2, 3)
+    parts = q.sum(axis=axes), (q * x).sum(axis=axes), q.min(axis=axes), q.max(axis=axes)
+    sums, products, low, high = (np.atleast_2d(part) for part in parts)
+    record = np.empty((*sums.shape, SUMS_BYTES), np.uint8)
+    record[..., :8] = _bytes(_wrapped(sums, SUM_BITS), "<i8")
+    record[..., 8:16] = _bytes(_wrapped(products, SUM_BITS), "<i8")
+    record[..., 16:20], record[..., 20:] = _bytes(low, "<i4"), _bytes(high, "<i4")
+    samples = len(record)
+    ordered = record.reshape(samples, d.k_blocks, -1).transpose(1, 0, 2).reshape(-1)
+    raw = np.concatenate([ordered, np.array([clipped & 0xFFFF_FFFF], "<u8").view(np.uint8)])
+    view, where = regions(memory, np.array([d.vector_sums]), raw.shape, (1,), Error.AXI_WRITE)
+    view[where] = raw
+
+
+def _bytes(values: np.ndarray, dtype: str) -> np.ndarray:
+    return values.astype(dtype)[..., None].view(np.uint8)
