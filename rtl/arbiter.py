@@ -1,83 +1,105 @@
-"""Several users share a burst engine, each as if it were its own."""
+"""Several users share a burst engine, each as if it were its own.
+
+The first user that has a command goes first. Commands take one cycle, or none if the user is alone.
+"""
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import AcceleratorConfig
-from .dma import Beats, Command
-from .queue import Queue
+from .config import BEAT_BITS
+from .dma import USER, Beats, Command
 
 
-def _take(m: Module, users, o, room):
-    """Commands of `users` to `o`, one a cycle, the first that has one goes first; none without `room`.
+def _checked(users: int) -> int:
+    if not 1 <= users <= 2**USER:
+        raise ValueError(f"users is {users}, must be 1 to {2**USER}")
+    return users
 
-    Returns whether one is taken, and whose, with a bit for each user.
-    """
+
+def _merge(m: Module, users, o) -> None:
+    """The commands of `users` to `o`."""
+    if len(users) == 1:
+        wiring.connect(m, wiring.flipped(users[0]), wiring.flipped(o))
+        return
     free = Signal()
-    taken = Signal()
-    whose = Signal(len(users))
+    chosen = Signal(Command)
     earlier = Const(0)  # one who goes first has a command
-    for bit, user in zip(whose, users, strict=True):
-        m.d.comb += [bit.eq(user.valid & ~earlier), user.ready.eq(free & ~earlier)]
+    m.d.comb += free.eq(~o.valid | o.ready)
+    for number, user in enumerate(users):
+        m.d.comb += user.ready.eq(free & ~earlier)
+        with m.If(~earlier):
+            m.d.comb += [chosen.eq(user.payload), chosen.user.eq(number)]
         earlier |= user.valid
-    payload = Value.cast(users[-1].payload)
-    for user in reversed(users[:-1]):
-        payload = Mux(user.valid, Value.cast(user.payload), payload)
-    m.d.comb += [free.eq((~o.valid | o.ready) & room), taken.eq(free & earlier)]
-    with m.If(o.ready):
-        m.d.sync += o.valid.eq(0)
-    with m.If(taken):
-        m.d.sync += o.valid.eq(1)
     with m.If(free):
-        m.d.sync += Value.cast(o.payload).eq(payload)
-    return taken, whose
+        m.d.sync += [o.valid.eq(earlier), o.payload.eq(chosen)]
 
 
 class ReadArbiter(wiring.Component):
-    """Lets `users` share a reader; the first goes first. A command takes one cycle, or none if the user is alone.
+    """Lets `users` share a reader.
 
     Members
     -------
     i : In(stream of Command) of each user
-    o : Out(stream of Command)
-    beats : In(Beats)
-        The reader's.
+    o : Out(stream of Command), beats : In(Beats)
+        To and from the reader.
     share : Out(Beats) of each user
         Those of its commands.
-    user : Out(users)
-        Whose beat the next one is: one bit is set.
     """
 
-    def __init__(self, config: AcceleratorConfig, users: int):
-        # Commands may queue in the cutter and in flight: at most one burst each.
-        self._depth = 2 * config.outstanding
+    def __init__(self, users: int):
         super().__init__(
             {
-                "i": In(stream.Signature(Command)).array(users),
+                "i": In(stream.Signature(Command)).array(_checked(users)),
                 "o": Out(stream.Signature(Command)),
                 "beats": In(Beats),
                 "share": Out(Beats).array(users),
-                "user": Out(users),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        if len(self.i) == 1:
-            wiring.connect(m, wiring.flipped(self.i[0]), wiring.flipped(self.o))
-            m.d.comb += self.user.eq(1)
-        else:
-            m.submodules.users = users = Queue(len(self.i), self._depth)
-            taken, whose = _take(m, self.i, self.o, users.i.ready)
-            m.d.comb += [
-                users.i.valid.eq(taken),
-                users.i.payload.eq(whose),
-                users.o.ready.eq(self.beats.valid & self.beats.payload.last),
-                self.user.eq(users.o.payload),
-            ]
-        for share, mine in zip(self.share, self.user, strict=True):
+        _merge(m, self.i, self.o)
+        for number, share in enumerate(self.share):
+            mine = self.beats.payload.user == number
             m.d.comb += [share.payload.eq(self.beats.payload), share.valid.eq(self.beats.valid & mine)]
+        return m
+
+
+class WriteArbiter(wiring.Component):
+    """Lets `users` share a writer. The beats of a command keep all later ones waiting.
+
+    So a user offers a command only when its beats follow without waiting for anything but room.
+
+    Members
+    -------
+    i : In(stream of Command), data : In(stream of 64 bits) of each user
+        The beats of its commands, in order.
+    o : Out(stream of Command), beats : Out(stream of 64 bits)
+        To the writer.
+    user : In(USER)
+        Whose beat the writer takes next.
+    """
+
+    def __init__(self, users: int):
+        super().__init__(
+            {
+                "i": In(stream.Signature(Command)).array(_checked(users)),
+                "data": In(stream.Signature(BEAT_BITS)).array(users),
+                "o": Out(stream.Signature(Command)),
+                "beats": Out(stream.Signature(BEAT_BITS)),
+                "user": In(USER),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        _merge(m, self.i, self.o)
+        m.d.comb += [
+            self.beats.valid.eq(Array(port.valid for port in self.data)[self.user]),
+            self.beats.payload.eq(Array(port.payload for port in self.data)[self.user]),
+            *(port.ready.eq(self.beats.ready & (self.user == number)) for number, port in enumerate(self.data)),
+        ]
         return m

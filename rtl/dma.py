@@ -17,14 +17,18 @@ from .config import BEAT_BITS, BEAT_BYTES, AcceleratorConfig
 from .queue import Queue
 from .tiles import INDEX
 
-#: A run of beats from or to `addr`. `index` names the descriptor in error reports.
-Command = data.StructLayout({"addr": ADDRESS_BITS, "beats": 24, "index": INDEX})
+USER = 2
+#: A run of beats from or to `addr`. `index` names the descriptor in error reports; `user` is between an arbiter and its
+#: engine, which says it of all that comes of the command.
+Command = data.StructLayout({"addr": ADDRESS_BITS, "beats": 24, "index": INDEX, "user": USER})
 #: A beat read: `last` of its run.
-Beat = data.StructLayout({"data": BEAT_BITS, "last": 1})
+Beat = data.StructLayout({"data": BEAT_BITS, "last": 1, "user": USER})
 #: Beats read have no back-pressure: whoever sends a command has room for what it reads.
 Beats = stream.Signature(Beat, always_ready=True)
-#: An error response and the descriptor whose run met it.
-Fault = data.StructLayout({"valid": 1, "index": INDEX})
+#: An error response, and the descriptor and the user whose run met it.
+Fault = data.StructLayout({"valid": 1, "index": INDEX, "user": USER})
+#: Whose a burst is.
+Owner = data.StructLayout({"index": INDEX, "user": USER})
 
 
 class _Cutter(wiring.Component):
@@ -36,8 +40,8 @@ class _Cutter(wiring.Component):
     o : Out(stream of the address channel)
     last : Out(1)
         The burst on `o` ends its command.
-    index : Out(INDEX)
-        Descriptor of the burst on `o`.
+    owner : Out(Owner)
+        Of the burst on `o`.
     stop : In(1)
         No new burst may appear on `o`.
     """
@@ -49,7 +53,7 @@ class _Cutter(wiring.Component):
                 "i": In(stream.Signature(Command)),
                 "o": Out(stream.Signature(address_channel(8))),
                 "last": Out(1),
-                "index": Out(INDEX),
+                "owner": Out(Owner),
                 "stop": In(1),
             }
         )
@@ -64,7 +68,7 @@ class _Cutter(wiring.Component):
         # Counted down a burst at a time: negative in the last one, so that nothing has to be compared.
         more = Signal(signed(len(self.i.payload.beats) + 2 - self._log2_burst))
         end = Signal(self._log2_burst)  # last beat of the last window
-        index = Signal(INDEX)
+        owner = Signal(Owner)
 
         final = more < 0
         burst = Signal()  # the next burst goes to `o`
@@ -77,7 +81,8 @@ class _Cutter(wiring.Component):
                 active.eq(1),
                 Cat(first, number).eq(self.i.payload.addr[align:]),
                 Cat(end, more).eq(self.i.payload.addr[align:window] + self.i.payload.beats - (2**self._log2_burst + 1)),
-                index.eq(self.i.payload.index),
+                owner.index.eq(self.i.payload.index),
+                owner.user.eq(self.i.payload.user),
             ]
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
@@ -87,7 +92,7 @@ class _Cutter(wiring.Component):
                 self.o.payload.addr.eq(Cat(Const(0, align), first, number)),
                 self.o.payload.len.eq(Mux(final, end - first, ~first)),
                 self.last.eq(final),
-                self.index.eq(index),
+                self.owner.eq(owner),
                 active.eq(~final),
                 number.eq(number + 1),
                 first.eq(0),
@@ -134,7 +139,7 @@ class Reader(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), cutter.i)
 
         # A note for each burst in flight: is it the last of its command, and whose.
-        note = data.StructLayout({"last": 1, "index": INDEX})
+        note = data.StructLayout({"last": 1, "owner": Owner})
         m.submodules.notes = notes = Queue(note, self._config.outstanding)
         m.d.comb += [
             cutter.stop.eq(self.halt),
@@ -143,7 +148,7 @@ class Reader(wiring.Component):
             cutter.o.ready.eq(self.ar.ready & notes.i.ready),
             notes.i.valid.eq(cutter.o.valid & self.ar.ready),
             notes.i.payload.last.eq(cutter.last),
-            notes.i.payload.index.eq(cutter.index),
+            notes.i.payload.owner.eq(cutter.owner),
             self.r.ready.eq(1),
             notes.o.ready.eq(self.r.valid & self.r.payload.last),
             self.idle.eq(~cutter.o.valid & ~notes.o.valid),
@@ -152,9 +157,11 @@ class Reader(wiring.Component):
         m.d.sync += [
             self.o.payload.data.eq(self.r.payload.data),
             self.o.payload.last.eq(self.r.payload.last & notes.o.payload.last),
+            self.o.payload.user.eq(notes.o.payload.owner.user),
             self.o.valid.eq(self.r.valid & ~self.halt),
             self.fault.valid.eq(self.r.valid & (self.r.payload.resp != OKAY)),
-            self.fault.index.eq(notes.o.payload.index),
+            self.fault.index.eq(notes.o.payload.owner.index),
+            self.fault.user.eq(notes.o.payload.owner.user),
         ]
         return m
 
@@ -167,6 +174,8 @@ class Writer(wiring.Component):
     i : In(stream of Command)
     data : In(stream of 64 bits)
         The beats of the commands, in order.
+    user : Out(USER)
+        Whose beat the next one on `data` is.
     aw, w, b : AXI4 write channels
     fault, halt, idle : see `Reader`
     quiet : Out(1)
@@ -181,6 +190,7 @@ class Writer(wiring.Component):
             {
                 "i": In(stream.Signature(Command)),
                 "data": In(stream.Signature(BEAT_BITS)),
+                "user": Out(USER),
                 "aw": Out(stream.Signature(address_channel(8))),
                 "w": Out(stream.Signature(WriteData)),
                 "b": In(stream.Signature(Response)),
@@ -198,9 +208,9 @@ class Writer(wiring.Component):
         m.submodules.cutter = cutter = _Cutter(self._config)
         wiring.connect(m, wiring.flipped(self.i), cutter.i)
 
-        # Lengths of the bursts whose data is still owed, and the descriptors of those whose response is: no fewer.
-        m.submodules.lengths = lengths = Queue(8, depth)
-        m.submodules.owners = owners = Queue(INDEX, depth)
+        # Lengths of the bursts whose data is still owed, and the owners of those whose response is: no fewer.
+        m.submodules.lengths = lengths = Queue(data.StructLayout({"len": 8, "user": USER}), depth)
+        m.submodules.owners = owners = Queue(Owner, depth)
         room = owners.i.ready
         go = cutter.o.valid & room & self.aw.ready
         m.d.comb += [
@@ -209,9 +219,10 @@ class Writer(wiring.Component):
             self.aw.payload.eq(cutter.o.payload),
             cutter.o.ready.eq(self.aw.ready & room),
             lengths.i.valid.eq(go),
-            lengths.i.payload.eq(cutter.o.payload.len),
+            lengths.i.payload.len.eq(cutter.o.payload.len),
+            lengths.i.payload.user.eq(cutter.owner.user),
             owners.i.valid.eq(go),
-            owners.i.payload.eq(cutter.index),
+            owners.i.payload.eq(cutter.owner),
         ]
 
         # W goes through a register, so that a halt never changes a beat that is being offered.
@@ -241,7 +252,8 @@ class Writer(wiring.Component):
             m.d.sync += [
                 owing.eq(lengths.o.valid & ~taken),
                 taken.eq(lengths.o.valid & ~taken),
-                left.eq(lengths.o.payload - 1),
+                left.eq(lengths.o.payload.len - 1),
+                self.user.eq(lengths.o.payload.user),
             ]
 
         m.d.comb += [
@@ -252,6 +264,7 @@ class Writer(wiring.Component):
         ]
         m.d.sync += [
             self.fault.valid.eq(self.b.valid & (self.b.payload.resp != OKAY)),
-            self.fault.index.eq(owners.o.payload),
+            self.fault.index.eq(owners.o.payload.index),
+            self.fault.user.eq(owners.o.payload.user),
         ]
         return m

@@ -61,7 +61,7 @@ class Accelerator(wiring.Component):
         m.submodules.stop = stop = Stop(config.managers)
         readers = [unit(f"reader{manager}", Reader(config)) for manager in range(config.managers)]
         writers = [unit(f"writer{lane}", Writer(config)) for lane in range(config.lanes)]
-        arbiter = unit("arbiter", ReadArbiter(config, users=2))
+        arbiter = unit("arbiter", ReadArbiter(users=2))
         fetch, tiler = unit("fetch", Fetch()), unit("tiler", Tiler(config))
         load, execute, store = (
             unit("load", Load(config)),
@@ -165,7 +165,7 @@ class Accelerator(wiring.Component):
         # Errors. A refused read stops who wanted it; an error on the bus that counts halts all bursts.
         m.d.comb += [
             *(refused.eq(reader.fault) for refused, reader in zip(stop.read, readers, strict=True)),
-            stop.operand[0].eq(arbiter.user[1]),
+            stop.operand[0].eq(readers[0].fault.user),
             *(operand.eq(1) for operand in stop.operand[1:]),
             # Lanes work at one descriptor at a time, so all refusals are of the same.
             stop.write.valid.eq(Cat(writer.fault.valid for writer in writers).any()),

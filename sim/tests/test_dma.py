@@ -1,4 +1,4 @@
-"""Burst engines and arbiters against an independent AXI4 memory: cuts, error responses, drain on halt, random timing."""
+"""Burst engines and arbiters against an independent AXI4 memory: cuts, error responses, drain on halt, timing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave, SparseMemoryRegion
 
-from rtl.arbiter import ReadArbiter
+from rtl.arbiter import ReadArbiter, WriteArbiter
 from rtl.axi_flat import FLAT_AXI4, connect_manager
 from rtl.config import BEAT_BITS, AcceleratorConfig
 from rtl.dma import Beat, Command, Fault, Reader, Writer
@@ -30,7 +30,7 @@ USERS = 3
 
 
 class DmaBench(wiring.Component):
-    """Arbiter, reader and writer on one bus."""
+    """Reader and writer on one bus, each with its arbiter."""
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -42,8 +42,8 @@ class DmaBench(wiring.Component):
                 "read_fault": Out(Fault),
                 "read_idle": Out(1),
                 "read_waiting": Out(1),
-                "write": In(stream.Signature(Command)),
-                "data": In(stream.Signature(BEAT_BITS)),
+                **{f"write{user}": In(stream.Signature(Command)) for user in range(USERS)},
+                **{f"data{user}": In(stream.Signature(BEAT_BITS)) for user in range(USERS)},
                 "write_fault": Out(Fault),
                 "write_idle": Out(1),
                 "write_quiet": Out(1),
@@ -56,26 +56,30 @@ class DmaBench(wiring.Component):
         m = Module()
         m.submodules.reader = reader = Reader(self._config)
         m.submodules.writer = writer = Writer(self._config)
-        m.submodules.arbiter = arbiter = ReadArbiter(self._config, USERS)
+        m.submodules.reads = reads = ReadArbiter(USERS)
+        m.submodules.writes = writes = WriteArbiter(USERS)
         channels = {"ar": reader.ar, "r": reader.r, "aw": writer.aw, "w": writer.w, "b": writer.b}
         connect_manager(m, channels, self.m_axi)
         for user in range(USERS):
-            wiring.connect(m, wiring.flipped(getattr(self, f"read{user}")), arbiter.i[user])
-        wiring.connect(m, arbiter.o, reader.i)
-        wiring.connect(m, reader.o, arbiter.beats)
-        wiring.connect(m, wiring.flipped(self.write), writer.i)
-        wiring.connect(m, wiring.flipped(self.data), writer.data)
+            wiring.connect(m, wiring.flipped(getattr(self, f"read{user}")), reads.i[user])
+            wiring.connect(m, wiring.flipped(getattr(self, f"write{user}")), writes.i[user])
+            wiring.connect(m, wiring.flipped(getattr(self, f"data{user}")), writes.data[user])
+        wiring.connect(m, reads.o, reader.i)
+        wiring.connect(m, reader.o, reads.beats)
+        wiring.connect(m, writes.o, writer.i)
+        wiring.connect(m, writes.beats, writer.data)
         m.d.comb += [
             self.beat.eq(reader.o.payload),
-            self.beat_valid.eq(Cat(share.valid for share in arbiter.share)),
+            self.beat_valid.eq(Cat(share.valid for share in reads.share)),
             self.read_fault.eq(reader.fault),
             self.read_idle.eq(reader.idle),
             self.read_waiting.eq(reader.waiting),
             self.write_fault.eq(writer.fault),
             self.write_idle.eq(writer.idle),
-            self.write_quiet.eq(writer.quiet),
+            self.write_quiet.eq(writer.quiet & ~writes.o.valid),
             reader.halt.eq(self.halt),
             writer.halt.eq(self.halt),
+            writes.user.eq(writer.user),
         ]
         return m
 
@@ -107,8 +111,9 @@ class Bench:
         self.stall = float(os.environ["STALL"])
         self.burst, self.outstanding = int(os.environ["BURST"]), int(os.environ["OUTSTANDING"])
         self.beats: list[list] = [[] for _ in range(USERS)]  # of each user: (data, last)
-        self.faults: dict[str, list[int]] = {"read": [], "write": []}
+        self.faults: dict[str, list] = {"read": [], "write": []}  # (user, index)
         self.bursts: list[tuple[str, int, int]] = []
+        self.written: list[tuple] = []  # commands in the order in which they were taken: (user, command)
 
     async def start(self):
         await start(self.dut, halt=0)
@@ -118,9 +123,10 @@ class Bench:
         if self.stall:
             for channel in (write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel):
                 channel.set_pause_generator(self.rng.random() < self.stall for _ in itertools.count())
-        self.reads = [StreamSource(self.dut, f"read{i}", idle=self.stall) for i in range(USERS)]
-        self.write = StreamSource(self.dut, "write", idle=self.stall)
-        self.data = StreamSource(self.dut, "data", idle=self.stall)
+        self.reads, self.writes, self.data = (
+            [StreamSource(self.dut, f"{name}{user}", idle=self.stall) for user in range(USERS)]
+            for name in ("read", "write", "data")
+        )
         cocotb.start_soon(self._record())
         return self
 
@@ -136,19 +142,19 @@ class Bench:
             assert not (dut.read_idle.value and in_flight["ar"])
             assert not (dut.write_idle.value and in_flight["aw"])
             assert not (dut.write_quiet.value and owed)
-            if dut.write__valid.value and dut.write__ready.value:
-                owed += Command.from_bits(dut.write__payload.value.to_unsigned()).beats
-            offered = [getattr(dut, f"read{user}__valid").value for user in range(USERS)]
+            self._taken("read")
+            if (user := self._taken("write")) is not None:
+                run = Command.from_bits(getattr(dut, f"write{user}__payload").value.to_unsigned())
+                self.written.append((user, run))
+                owed += run.beats
             for user in range(USERS):
-                if offered[user] and getattr(dut, f"read{user}__ready").value:
-                    assert not any(offered[:user]), "the first goes first"
                 if dut.beat_valid.value.to_unsigned() >> user & 1:
                     beat = Beat.from_bits(dut.beat.value.to_unsigned())
                     self.beats[user].append((beat.data, beat.last))
             for name, port in (("read", dut.read_fault), ("write", dut.write_fault)):
                 fault = Fault.from_bits(port.value.to_unsigned())
                 if fault.valid:
-                    self.faults[name].append(fault.index)
+                    self.faults[name].append((fault.user, fault.index))
             for name in ("ar", "aw"):
                 valid, ready, addr, length = (
                     getattr(dut, f"m_axi__{name}{s}").value for s in ("valid", "ready", "addr", "len")
@@ -165,6 +171,13 @@ class Bench:
                 owed -= lengths.popleft()
             assert max(in_flight.values()) <= self.outstanding
 
+    def _taken(self, name: str) -> int | None:
+        """Whose command is taken in this cycle, if one is: never another's than that of the first who has one."""
+        offered = [user for user in range(USERS) if getattr(self.dut, f"{name}{user}__valid").value]
+        taken = [user for user in offered if getattr(self.dut, f"{name}{user}__ready").value]
+        assert taken in ([], offered[:1])
+        return taken[0] if taken else None
+
     def address(self, beats: int) -> int:
         """A random address near a boundary, so that the run ends before the end of the address space."""
         base = self.rng.choice(BASES)
@@ -176,6 +189,11 @@ class Bench:
                 return
             await RisingEdge(self.dut.clk)
         raise TimeoutError(f"not after {cycles} cycles")
+
+    async def all_written(self) -> None:
+        """All commands and beats have been taken."""
+        for source in (*self.writes, *self.data):
+            await source.drained()
 
     def check_bursts(self, name: str, commands: list[tuple[int, int]]) -> None:
         """The bursts cover the commands in order; each but the last of a command ends at a multiple of its length."""
@@ -222,11 +240,11 @@ async def bursts_are_cut_at_multiples_of_their_length(dut):
     commands = [(bench.address(beats), beats) for beats in (1, 2, 16, 17, 64, 255, 256, 257, 600)]
     for addr, beats in commands:
         bench.reads[1].put(command(addr, beats))
-        bench.write.put(command(addr, beats))
+        bench.writes[1].put(command(addr, beats))
         for _ in range(beats):
-            bench.data.put(bench.rng.getrandbits(64))
+            bench.data[1].put(bench.rng.getrandbits(64))
     total = sum(beats for _, beats in commands)
-    await bench.until(lambda: len(bench.beats[1]) >= total and dut.write_quiet.value == 1 and not bench.data.pending)
+    await bench.until(lambda: len(bench.beats[1]) >= total and dut.write_quiet.value == 1 and not bench.data[1].pending)
     bench.check_bursts("ar", commands)
     bench.check_bursts("aw", commands)
 
@@ -234,18 +252,19 @@ async def bursts_are_cut_at_multiples_of_their_length(dut):
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def writes(dut):
     bench = await Bench(dut).start()
-    image: dict[int, int] = {}
-    for i in range(40):
+    sent: list[deque] = [deque() for _ in range(USERS)]
+    for i in range(20 * USERS):
+        user = bench.rng.randrange(USERS)
         beats = bench.rng.choice((1, 2, 3, 15, 16, 17, bench.rng.randrange(1, 80)))
         addr = bench.address(beats)
-        bench.write.put(command(addr, beats, i))
-        for k in range(beats):
-            word = bench.rng.getrandbits(64)
-            image[addr + 8 * k] = word
-            bench.data.put(word)
-    await bench.write.drained()
-    await bench.data.drained()
+        bench.writes[user].put(command(addr, beats, i))
+        for _ in range(beats):
+            sent[user].append(bench.rng.getrandbits(64))
+            bench.data[user].put(sent[user][-1])
+    await bench.all_written()
     await bench.until(lambda: dut.write_quiet.value == 1)
+    image = {run.addr + 8 * k: sent[user].popleft() for user, run in bench.written for k in range(run.beats)}
+    assert not any(sent)
     for addr, word in image.items():
         assert await bench.memory.read_qword(addr) == word, hex(addr)
     assert bench.faults["write"] == []
@@ -257,10 +276,10 @@ async def quiet_means_acknowledged(dut):
     b_channel = bench.slave.write_if.b_channel
     b_channel.clear_pause_generator()
     b_channel.pause = True
-    bench.write.put(command(0x100, 2))
+    bench.writes[1].put(command(0x100, 2))
     for word in (1, 2):
-        bench.data.put(word)
-    await bench.data.drained()
+        bench.data[1].put(word)
+    await bench.all_written()
     await ClockCycles(dut.clk, 50)
     assert dut.write_quiet.value == 0
     assert dut.write_idle.value == 0
@@ -270,19 +289,18 @@ async def quiet_means_acknowledged(dut):
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
-async def errors_name_their_descriptor(dut):
+async def errors_name_their_user_and_descriptor(dut):
     bench = await Bench(dut).start()
     plan = [(BAD if bad else 0x1000, 5, 100 + i) for i, bad in enumerate((0, 1, 0, 0, 1, 1, 0))]
     for addr, beats, index in plan:
         bench.reads[index % USERS].put(command(addr, beats, index))
-        bench.write.put(command(addr, beats, index))
+        bench.writes[index % USERS].put(command(addr, beats, index))
         for _ in range(beats):
-            bench.data.put(index)
-    await bench.write.drained()
-    await bench.data.drained()
+            bench.data[index % USERS].put(index)
+    await bench.all_written()
     await bench.until(lambda: sum(map(len, bench.beats)) == 35 and dut.write_quiet.value == 1)
-    bad = [index for addr, _, index in plan if addr == BAD]
-    assert set(bench.faults["read"]) == set(bad)
+    assert set(bench.faults["read"]) == {(index % USERS, index) for addr, _, index in plan if addr == BAD}
+    bad = [(user, run.index) for user, run in bench.written if run.addr == BAD]
     assert list(dict.fromkeys(bench.faults["write"])) == bad
 
 
@@ -293,9 +311,9 @@ async def halt_drains_the_bus(dut):
         addr = 0x10_0000 + 0x1000 * after
         for k in range(4):
             bench.reads[1].put(command(addr, 100))
-            bench.write.put(command(addr + 800 * k, 100))
+            bench.writes[1].put(command(addr + 800 * k, 100))
         for k in range(60):  # fewer than were promised
-            bench.data.put(~k & 2**64 - 1)
+            bench.data[1].put(~k & 2**64 - 1)
         await ClockCycles(dut.clk, after)
         dut.halt.value = 1
         await RisingEdge(dut.clk)
@@ -313,7 +331,7 @@ async def halt_drains_the_bus(dut):
         written = [word for word in words if word]
         assert written == [~k & 2**64 - 1 for k in range(len(written))]
         assert words[: len(written)] == written
-        for source in (*bench.reads, bench.write, bench.data):
+        for source in (*bench.reads, *bench.writes, *bench.data):
             source.clear()
         dut.rst.value = 1
         await ClockCycles(dut.clk, 3)
