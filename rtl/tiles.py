@@ -12,8 +12,10 @@ from amaranth.utils import bits_for
 
 from .axi import ADDRESS_BITS
 from .config import DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
+from .isa import descriptor_layout
 from .store_block import Format
 from .tiler_block import PRODUCT
+from .vector_block import READS, VECTOR, WRITES
 
 _FIELD_BITS = {field.name: field.bits for field in PRODUCT.fields}
 
@@ -130,3 +132,16 @@ def store_tile(config: AcceleratorConfig) -> data.StructLayout:
             "out_stride_m": ADDRESS_BITS,
         }
     )
+
+
+#: A vector pass, for the vector unit: it is not cut. The blocks are as the descriptor has them.
+VectorTile = data.StructLayout(
+    {
+        "index": INDEX,
+        "samples": SIZE,
+        "height": SIZE,
+        "width": SIZE,
+        "channel_blocks": SIZE,
+        **descriptor_layout((VECTOR, *READS, *WRITES)).members,
+    }
+)

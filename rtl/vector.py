@@ -1,0 +1,207 @@
+"""The vector unit: everything that a training step does between two products, from memory to memory.
+
+A pass goes row by row: `VectorIssue` reads the rows of all streams ahead, `VectorSweep` sends the words of rows that
+have come through the lanes (`rtl.lanes`), `VectorEmit` has rows written whose results are complete. Buffers between
+them hold some rows each, so that reading, computing and writing go on side by side.
+"""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .config import BEAT_BITS, WORD_CHANNELS, AcceleratorConfig
+from .delay import delayed
+from .dma import Beats, Command
+from .lane import U_BITS, V_BITS
+from .lanes import VectorLanes
+from .queue import Queue
+from .reduction import X_BITS, Sums
+from .states import States
+from .tiles import VectorTile
+from .vector_coefficients import CoefficientBuffer
+from .vector_collect import VectorCollect
+from .vector_emit import VectorEmit
+from .vector_issue import VectorIssue
+from .vector_planes import PlaneBuffer
+from .vector_receive import VectorReceive
+from .vector_results import ResultBuffer
+from .vector_send import VectorSend
+from .vector_shape import VectorShape
+from .vector_sweep import VectorSweep
+
+
+class Vector(wiring.Component):
+    """The vector unit.
+
+    Members
+    -------
+    i : In(stream of VectorTile)
+        A pass is taken when it is finished.
+    command : Out(stream of dma.Command), beats : In(dma.Beats)
+        Of each manager: commands, and what was read, in order. Stream u is read over the last, everything else over the
+        first.
+    write : Out(stream of dma.Command), data : Out(stream of 64 bits)
+        To a writer. Beats may be offered before their command is taken, and never wait for what is read.
+    finished : Out(1)
+        Pulse: the writer has taken every command and beat of a pass.
+    words : Out(1)
+        A word goes into the lanes.
+    waiting : Out(1)
+        A pass is in work, and no word goes.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(VectorTile)),
+                "command": Out(stream.Signature(Command)).array(config.managers),
+                "beats": In(Beats).array(config.managers),
+                "write": Out(stream.Signature(Command)),
+                "data": Out(stream.Signature(BEAT_BITS)),
+                "finished": Out(1),
+                "words": Out(1),
+                "waiting": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        tile = self.i.payload
+        m.submodules.shape = shape = VectorShape()
+        m.submodules.issue = issue = VectorIssue(self._config)
+        m.submodules.sweep = sweep = VectorSweep(self._config)
+        m.submodules.lanes = lanes = VectorLanes(WORD_CHANNELS)
+        m.submodules.sums = sums = Queue(Sums, WORD_CHANNELS)
+        m.submodules.collect = collect = VectorCollect()
+        m.submodules.emit = emit = VectorEmit()
+        m.submodules.send = send = VectorSend()
+
+        begun = Signal()
+        load = delayed(m, begun, VectorShape.LATENCY, "begun", control=True)
+        states = States(m, "IDLE", "SHAPE", "WORK", "DONE")
+        with states.state("IDLE"):
+            m.d.comb += begun.eq(self.i.valid)
+            with m.If(self.i.valid):
+                states.go("SHAPE")
+        with states.state("SHAPE"):
+            with m.If(load):
+                states.go("WORK")
+        with states.state("WORK"):
+            with m.If(emit.idle & send.idle):
+                states.go("DONE")
+        with states.state("DONE"):
+            m.d.comb += [self.i.ready.eq(1), self.finished.eq(1)]
+            states.go("IDLE")
+        m.d.comb += shape.tile.eq(tile)
+        for unit in (issue, sweep, collect, emit):
+            m.d.comb += [unit.tile.eq(tile), unit.shape.eq(shape.o), unit.load.eq(load)]
+
+        word = lanes.i.payload
+        self._streams(m, issue, sweep, lanes)
+        vector = tile.vector
+        m.d.comb += [
+            lanes.mode.relu.eq(vector.controls.relu),
+            lanes.mode.masked.eq(vector.controls.masked),
+            lanes.mode.stochastic.eq(vector.controls.stochastic),
+            lanes.mode.shift.eq(vector.shift),
+            lanes.mode.raised.eq(vector.raised),
+            lanes.mode.low.eq(-vector.top),
+            lanes.mode.high.eq(vector.top),
+            lanes.squares.eq(vector.controls.squares),
+            lanes.key.eq(vector.key_low | vector.key_high << len(vector.key_low)),
+            lanes.clear.eq(load),
+            lanes.o.ready.eq(1),
+            word.number.eq(sweep.number),
+            word.first.eq(sweep.first),
+            word.last.eq(sweep.last),
+            self.words.eq(lanes.i.valid & lanes.i.ready),
+            self.waiting.eq(states.at["WORK"] & ~self.words),
+            sweep.taken.eq(self.words),
+        ]
+
+        wiring.connect(m, lanes.sums, sums.i)
+        m.d.comb += [
+            collect.word.eq(lanes.o.payload),
+            collect.valid.eq(lanes.o.valid),
+            collect.address.eq(send.address),
+            collect.beat.eq(send.beat),
+            collect.keep.eq(send.kept),
+            collect.move.eq(send.move),
+            collect.sums.eq(sums.o.payload),
+            collect.clipped.eq(lanes.clipped),
+            emit.row.eq(collect.row),
+            send.keep.eq(shape.o.keep),
+            send.beat_data.eq(collect.o),
+            send.sums_valid.eq(sums.o.valid),
+            sums.o.ready.eq(send.sums_taken),
+            sweep.emptied.eq(send.emptied | emit.skipped),
+        ]
+        wiring.connect(m, emit.jobs, send.i)
+        wiring.connect(m, emit.command, wiring.flipped(self.write))
+        wiring.connect(m, send.o, wiring.flipped(self.data))
+        return m
+
+    def _streams(self, m: Module, issue: VectorIssue, sweep: VectorSweep, lanes: VectorLanes) -> None:
+        """From commands to the words of the lanes."""
+        tile, shape, load = self.i.payload, issue.shape, issue.load
+        m.submodules.results = results = ResultBuffer()
+        m.submodules.coefficients = coefficients = CoefficientBuffer()
+        receivers = []
+        for manager in range(self._config.managers):
+            m.submodules[f"receive{manager}"] = receive = VectorReceive()
+            wiring.connect(m, issue.notes[manager], receive.notes)
+            wiring.connect(m, issue.command[manager], wiring.flipped(self.command[manager]))
+            wiring.connect(m, wiring.flipped(self.beats[manager]), receive.beats)
+            m.d.comb += [
+                receive.load.eq(load),
+                receive.groups.eq(shape.groups),
+                receive.results_u.eq(shape.results),
+                sweep.arrived[manager].eq(receive.row),
+                sweep.used[manager].eq(issue.used[manager]),
+            ]
+            receivers.append(receive)
+        first, last = receivers[0], receivers[-1]
+
+        words = {}
+        for name, bits, receive in (
+            ("u", U_BITS, last),
+            ("v", V_BITS, first),
+            ("x", X_BITS, first),
+            ("mask", 1, first),
+        ):
+            m.submodules[f"{name}_planes"] = buffer = PlaneBuffer(bits)
+            tensor = getattr(tile, name)
+            m.d.comb += [
+                buffer.planes.eq(tensor.planes),
+                buffer.signed.eq(tensor.signed),
+                buffer.data.eq(receive.data),
+                buffer.address.eq(receive.address),
+                buffer.write.eq(getattr(receive, name)),
+                buffer.read_address.eq(sweep.address),
+                buffer.position.eq(sweep.position),
+                buffer.read.eq(sweep.read),
+            ]
+            words[name] = buffer.o
+
+        word = lanes.i.payload
+        m.d.comb += [
+            lanes.i.valid.eq(sweep.valid & (results.o.valid | ~shape.results)),
+            *(word.u[c].eq(Mux(shape.results, results.o.payload[c], words["u"][c])) for c in range(WORD_CHANNELS)),
+            word.v.eq(words["v"]),
+            word.x.eq(words["x"]),
+            word.mask.eq(words["mask"]),
+            results.source.eq(tile.vector.source),
+            results.dropped.eq(tile.vector.dropped),
+            results.data.eq(last.data),
+            results.write.eq(last.results),
+            results.o.ready.eq(sweep.valid & lanes.i.ready),
+            coefficients.data.eq(first.data),
+            coefficients.write.eq(first.coefficients),
+            issue.drained.eq(sweep.drained),
+            issue.set_drained.eq(coefficients.drained),
+        ]
+        wiring.connect(m, coefficients.o, lanes.coefficients)
+        return m

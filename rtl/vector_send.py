@@ -1,0 +1,121 @@
+"""Reads the results out of their buffer, a beat a cycle."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from .config import BEAT_BITS, BEAT_WORDS
+from .countdown import Countdown
+from .queue import Queue
+from .vector_collect import BEATS, VectorCollect
+from .vector_issue import RING
+from .vector_shape import GROUPS, PLANES
+
+#: Beats to send: all entries of one kind of beat, then of the one below it.
+Job = data.StructLayout(
+    {
+        "address": ceil_log2(RING),  # of the first entry
+        "entries": GROUPS,
+        "beat": range(BEATS),  # which they are first
+        "kinds": PLANES,
+        "groups": 1,  # entries are groups of positions: of the last one some may not be there
+        "sums": 1,  # they are the sums of a channel
+        "last": 1,  # with it a row is done
+    }
+)
+
+
+class VectorSend(wiring.Component):
+    """Works jobs off, one behind the other without a pause.
+
+    Members
+    -------
+    i : In(stream of Job)
+    keep : In(4)
+        What is there of a row's last group.
+    address, beat, move, kept : Out
+        To `VectorCollect`.
+    beat_data : In(64)
+        From there.
+    sums_valid : In(1), sums_taken : Out(1)
+        The sums of a channel are there; they have been read.
+    o : Out(stream of 64 bits)
+        A beat is offered `LATENCY` cycles after its address.
+    emptied : Out(1)
+        Pulse: a row has left the buffer.
+    idle : Out(1)
+        Nothing is on its way.
+    """
+
+    LATENCY = VectorCollect.LATENCY + 1
+
+    def __init__(self):
+        super().__init__(
+            {
+                "i": In(stream.Signature(Job)),
+                "keep": In(BEAT_WORDS),
+                "address": Out(ceil_log2(RING)),
+                "beat": Out(range(BEATS)),
+                "move": Out(1),
+                "kept": Out(BEAT_WORDS),
+                "beat_data": In(BEAT_BITS),
+                "sums_valid": In(1),
+                "sums_taken": Out(1),
+                "o": Out(stream.Signature(BEAT_BITS)),
+                "emptied": Out(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        following = self.i.payload
+        job = Signal(Job, reset_less=True)
+        active = Signal()  # there is one
+        entries = Countdown(GROUPS, "entries")
+        kinds = Countdown(PLANES, "kinds")
+        read = Signal()
+        ends = Signal()  # the job's last beat is read
+        m.d.comb += [
+            read.eq(active & self.move & (~job.sums | self.sums_valid)),
+            ends.eq(read & entries.last & kinds.last),
+            self.kept.eq(Mux(job.groups & entries.last, self.keep, -1)),
+            self.sums_taken.eq(ends & job.sums),
+            self.emptied.eq(ends & job.last),
+            self.i.ready.eq(~active | ends),
+        ]
+        with m.If(read):
+            m.d.sync += [self.address.eq(self.address + 1), *entries.step()]
+            with m.If(entries.last):
+                m.d.sync += [
+                    self.address.eq(job.address),
+                    self.beat.eq(self.beat - 1),
+                    *entries.restart(),
+                    *kinds.step(),
+                ]
+        with m.If(self.i.ready):
+            m.d.sync += [
+                active.eq(self.i.valid),
+                job.eq(following),
+                self.address.eq(following.address),
+                self.beat.eq(following.beat),
+                *entries.start(following.entries),
+                *kinds.start(following.kinds),
+            ]
+
+        # A queue whose room is a register, so that nothing of the writer reaches back through here.
+        m.submodules.beats = beats = Queue(BEAT_BITS, 2)
+        wiring.connect(m, beats.o, wiring.flipped(self.o))
+        valid = Signal(VectorCollect.LATENCY)
+        with m.If(self.move):
+            m.d.sync += valid.eq((valid << 1) | read)
+        m.d.comb += [
+            self.move.eq(~valid[-1] | beats.i.ready),
+            beats.i.payload.eq(self.beat_data),
+            beats.i.valid.eq(valid[-1]),
+            self.idle.eq(~active & ~valid.any() & ~beats.o.valid),
+        ]
+        return m
