@@ -14,14 +14,14 @@ def test_a_step_stores_by_the_largest_of_the_step_before_whatever_the_order_of_i
     ranges, turned = Ranges(), Ranges()
     parts = [np.array([1.0, 5.0]), np.array([4.0, 2.0]), np.array([3.0, 3.0])]
     for part in parts:
-        ranges.see("y", part)
+        ranges.see("y", lambda part=part: part)
     for part in reversed(parts):
-        turned.see("y", part)
+        turned.see("y", lambda part=part: part)
     assert "y" not in ranges.last
     ranges.commit()
     turned.commit()
     assert ranges.last["y"].tolist() == turned.last["y"].tolist() == [4.0, 5.0]
-    ranges.see("y", np.array([9.0, 9.0]))
+    ranges.see("y", lambda: np.array([9.0, 9.0]))
     assert ranges.start("y", 100.0, refuse).tolist() == [4.0, 5.0]
     ranges.commit()
     assert ranges.start("y", 100.0, refuse).tolist() == [9.0, 9.0]

@@ -142,10 +142,20 @@ def test_statistics_are_exact(rng, library):
             products = zip(codes, (int(value) for value in beside[:, channel].flat), strict=True)
             assert found.products[channel] == sum(a * b for a, b in products)
             assert (found.low[channel], found.high[channel]) == (min(codes), max(codes))
-    assert np.array_equal(rules.highest(of_library(library, q)), q.max(axis=(0, 2, 3)))
-    assert rules.largest(of_library(library, q)) == max(abs(int(value)) for value in q.flat)
-    pooled = rules.pooled(of_library(library, q))
-    assert np.array_equal(to_numpy(pooled), q.sum(axis=(2, 3)))
+    each = rules.statistics(of_library(library, q), 0, each_sample=True)
+    assert np.array_equal(each.sums, q.sum(axis=(2, 3)))
+    assert np.array_equal(each.high, q.max(axis=(2, 3)))
+    assert not each.products.any()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_samples_may_have_coefficients_of_their_own(rng, library):
+    u = signed(rng, 20, SHAPE)
+    parts = [coefficients(rng, 7) for _ in u]
+    whole = Coefficients(*(np.stack([getattr(k, name) for k in parts]) for name in "acb"), 7)
+    ends = {"low": -(1 << 20), "high": 1 << 20}
+    expected = np.concatenate([lane(k, u[n : n + 1], **ends).codes for n, k in enumerate(parts)])
+    assert np.array_equal(to_numpy(lane(whole, of_library(library, u), **ends).codes), expected)
 
 
 def test_statistics_beyond_their_width_are_refused():

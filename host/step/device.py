@@ -15,6 +15,7 @@ from host.nn.float_layers import softmax_cross_entropy
 from host.nn.layers import Layer
 from host.nn.optim import SGD
 from host.quantise import Precision, quantise
+from host.step.array_engine import ArrayEngine
 from host.step.backward import Backward
 from host.step.forward import Forward
 from host.step.network import Network
@@ -32,7 +33,7 @@ class DeviceStep:
 
     Parameters
     ----------
-    model : a network that `Network` knows; its arrays, of numpy, follow the training.
+    model : a network that `Network` knows; its arrays, of numpy, follow the training when `publish` says so.
     micro_batch : most samples that share statistics and ranges; 0 for a whole batch.
     storage : formats of stored tensors.
     seed : of the noise.
@@ -54,7 +55,7 @@ class DeviceStep:
         momentum: float,
         weight_decay: float,
     ):
-        self.model, self.network, self.shared = model, Network.of(model), Shared(board, storage)
+        self.model, self.network, self.shared = model, Network.of(model), Shared(ArrayEngine(board), storage)
         self.micro_batch, self.seed, self.steps = micro_batch, seed, 0
         self.weights = Weights(self.network, self.shared, momentum)
         self.optimiser = DeviceSGD(self, momentum=momentum, weight_decay=weight_decay)
@@ -102,8 +103,12 @@ class DeviceStep:
         """The images as the first convolution reads them, rounded by the host."""
         first = next(self.network.convolutions)
         rounded = quantise(images, first.precision(precision).fw, signed=True)
-        codes = self.shared.board.place(rounded.codes.astype(np.int64))
-        return Activation(codes, rounded.bits, 0, float(rounded.scale), signed=True)
+        codes = self.shared.engine.write(to_numpy(rounded.codes), rounded.bits, True)
+        return Activation(codes, 0, float(rounded.scale))
+
+    def publish(self) -> None:
+        """Bring the model's arrays up to date with what has been trained."""
+        self.weights.publish()
 
     def state(self) -> dict[str, np.ndarray]:
         """What continues a run beside the model's arrays and the velocities: float64 by name."""
@@ -133,8 +138,7 @@ class DeviceSGD(SGD):
         self._step.steps += 1
 
     def state(self) -> dict[str, Array]:
-        stored = self._step.weights.velocity
-        return super().state() | {f"{name}.weight": velocity.real() for name, velocity in stored.items()}
+        return super().state() | self._step.weights.velocity()
 
 
 class _Head:

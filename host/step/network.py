@@ -27,9 +27,15 @@ class Normed:
         return scheduled.at_least(self.conv.min_bits)
 
     @property
+    def kernel(self) -> tuple[int, int, int, int]:
+        """Shape of its weights (M, C, kh, kw)."""
+        rows, channels, height, width = self.conv.params["weight"].shape
+        return rows, channels, height, width
+
+    @property
     def terms(self) -> tuple[int, int]:
         """Products in a sum of the forward pass and in one of the input gradient."""
-        rows, channels, height, width = self.conv.params["weight"].shape
+        rows, channels, height, width = self.kernel
         return channels * height * width, rows * height * width
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import numpy as np
-
-from host.arrays import Array
-from host.step.rules import largest
 
 #: Most attempts to find a range that no step before has left.
 _ATTEMPTS = 8
@@ -25,16 +23,20 @@ class Ranges:
 
     def __init__(self) -> None:
         self.last: dict[str, np.ndarray] = {}
-        self._now: dict[str, np.ndarray] = {}
+        self._now: dict[str, list[Callable[[], np.ndarray | float]]] = {}
 
-    def see(self, name: str, end: np.ndarray | float) -> None:
-        """What a micro-batch found."""
-        self._now[name] = np.maximum(self._now.get(name, 0.0), np.asarray(end, np.float64))
+    def see(self, name: str, end: Callable[[], np.ndarray | float]) -> None:
+        """What a micro-batch has found; `end` is asked for it when it is needed, so that no device is waited for."""
+        self._now.setdefault(name, []).append(end)
 
     def commit(self) -> None:
         """The step has ended."""
-        self.last |= self._now
+        self.last |= {name: self._seen(name) for name in self._now}
         self._now = {}
+
+    def _seen(self, name: str) -> np.ndarray:
+        """What this step's micro-batches have found so far."""
+        return reduce(np.maximum, (np.asarray(end(), np.float64) for end in self._now[name]))
 
     def load(self, last: Mapping[str, np.ndarray]) -> None:
         """Replace what was seen."""
@@ -51,7 +53,7 @@ class Ranges:
         if name in self.last:
             return self.last[name]
         if name in self._now:
-            return self._now[name]
+            return self._seen(name)
         taken = np.asarray(bound, np.float64)
         for _ in range(_ATTEMPTS):
             seen = np.minimum(attempt(taken), taken)
@@ -61,10 +63,9 @@ class Ranges:
         return taken
 
 
-def found_in(codes: Array, top: int, unit: float) -> np.ndarray:
+def found_in(largest: int, top: int, unit: float) -> np.ndarray:
     """The range of a stored tensor whose unit is one for all channels, see `found`."""
-    end = largest(codes)
-    return found(end, end, top, unit)
+    return found(largest, largest, top, unit)
 
 
 def found(low: np.ndarray | int, high: np.ndarray | int, top: int, unit: np.ndarray | float) -> np.ndarray:

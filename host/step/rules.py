@@ -31,7 +31,7 @@ class Coefficients:
 
     Attributes
     ----------
-    a, c, b : int64, (C,) of each channel or () of all.
+    a, c, b : int64, (C,) of each channel, () of all, or (N, C) of each channel of each sample.
     shift : bits that the sum is shifted right by.
 
     Raises
@@ -61,7 +61,10 @@ class Passed(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Exact sums over the elements q of each channel, int64 (C,): of q, of q x, and the extremes of q."""
+    """Exact sums over the elements q of each channel, int64 (C,): of q, of q x, and the extremes of q.
+
+    Or of each channel of each sample, (N, C).
+    """
 
     sums: np.ndarray
     products: np.ndarray
@@ -129,9 +132,9 @@ def drained(sums: Array, dropped: int) -> Array:
     return u
 
 
-def statistics(q: Array, x: Array | None = None) -> Statistics:
+def statistics(q: Array, x: Array | int | None = None, *, each_sample: bool = False) -> Statistics:
     """Sums over each channel of q (N, C, H, W), with products q x of a second array, or squares without one."""
-    xp, axes = array_namespace(q), (0, 2, 3)
+    xp, axes = array_namespace(q), (2, 3) if each_sample else (0, 2, 3)
     found = Statistics(
         xp.sum(q, axis=axes),
         xp.sum(q * (q if x is None else x), axis=axes),
@@ -142,24 +145,6 @@ def statistics(q: Array, x: Array | None = None) -> Statistics:
     check("sum of a channel", found.sums, SUM_BITS)
     check("sum of products of a channel", found.products, SUM_BITS)
     return found
-
-
-def highest(q: Array) -> np.ndarray:
-    """The largest element of each channel, int64 (C,)."""
-    return to_numpy(array_namespace(q).max(q, axis=(0, 2, 3)))
-
-
-def largest(q: Array) -> int:
-    """Largest magnitude in an array."""
-    xp = array_namespace(q)
-    return max(int(xp.max(q)), -int(xp.min(q)))
-
-
-def pooled(q: Array) -> Array:
-    """Sums over each image, (N, C, H, W) -> (N, C): global average pooling but for the division."""
-    total = array_namespace(q).sum(q, axis=(2, 3))
-    check("sum of an image", total, SUM_BITS)
-    return total
 
 
 def check(name: str, values: Array, bits: int) -> None:
@@ -175,4 +160,7 @@ def check(name: str, values: Array, bits: int) -> None:
 def per_channel(k: np.ndarray, like: Array) -> Array:
     """Coefficients where `like` is, with the channels along its second axis."""
     k = match(k, like)
-    return k if k.ndim == 0 else array_namespace(like).reshape(k, (1, -1, *[1] * (like.ndim - 2)))
+    if k.ndim == 0:
+        return k
+    samples = k.shape[0] if k.ndim == 2 else 1
+    return array_namespace(like).reshape(k, (samples, -1, *[1] * (like.ndim - 2)))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from host.arrays import Array
-from host.board import Board
-from host.qtensor import QTensor
+from host.qtensor import code_range
 from host.step.coefficients import Norm
+from host.step.engine import Engine, Measured, Tensor
 from host.step.network import Block, Normed
 from host.step.noise import Key
 from host.step.ranges import Ranges
-from host.step.rules import Passed, Statistics
+from host.step.rules import Statistics
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,22 @@ class Part:
         return self.number == self.parts - 1
 
 
+@dataclass(frozen=True)
+class Factor:
+    """An operand of products.
+
+    Attributes
+    ----------
+    codes : as the array reads them.
+    scale : real value of code 1.
+    top : largest magnitude of a code.
+    """
+
+    codes: Tensor
+    scale: float
+    top: int
+
+
 @dataclass
 class Activation:
     """What a ReLU gave, or the image.
@@ -87,44 +101,74 @@ class Activation:
 
     Attributes
     ----------
-    codes : int64 (N, C, H, W).
-    bits, guard : of the operand, and below it.
+    codes : (N, C, H, W); the image's are signed.
+    guard : bits below the operand.
     unit : real value of code 1.
-    signed : whether it is the image, which has no mask.
-    mask : where the ReLU's input was positive.
-    high : largest real value of each channel, float64 (C,).
+    mask : where the ReLU's input was positive; the image has none.
+    measured : sums and ends of the codes; the image has none.
     """
 
-    codes: Array
-    bits: int
+    codes: Tensor
     guard: int
     unit: float
-    signed: bool = False
-    mask: Array | None = None
-    high: np.ndarray | None = None
+    mask: Tensor | None = None
+    measured: Measured | None = None
 
     @property
     def raised(self) -> int:
         """What is added to the stored codes."""
-        return (1 << self.guard) >> 1
+        return raised(self.guard)
 
-    def operand(self) -> QTensor:
+    @property
+    def found(self) -> Measured:
+        """What the pass that stored it has found."""
+        assert self.measured is not None, "nobody has measured the image"
+        return self.measured
+
+    @property
+    def high(self) -> np.ndarray:
+        """Largest real value of each channel, float64 (C,)."""
+        return highest(self.found, self.raised, self.unit)
+
+    def operand(self, engine: Engine) -> Factor:
         """As a convolution reads it."""
-        codes, scale = self.codes >> self.guard, self.unit * (1 << self.guard)
-        return QTensor.trusted(codes, self.bits, self.signed, scale)
+        codes = engine.upper(self.codes, self.guard)
+        top = max(abs(end) for end in code_range(codes.bits, codes.signed))
+        return Factor(codes, self.unit * (1 << self.guard), top)
+
+
+def raised(guard: int) -> int:
+    """Half a step of the operand above so many bits."""
+    return (1 << guard) >> 1
+
+
+def highest(measured: Measured, raised: int, unit: float) -> np.ndarray:
+    """See `Activation.high`."""
+    high = measured.stats.high
+    return (np.max(high.reshape(-1, high.shape[-1]), axis=0) - raised) * unit
 
 
 @dataclass
 class Result:
-    """A convolution's result y as it is stored, its statistics, and its operands for backward."""
+    """A convolution's result y as it is stored, its operands for backward, and once its statistics are there the norm.
+
+    Attributes
+    ----------
+    unit : real values of code 1, float64 (C,).
+    measured : sums of the codes and of their squares.
+    """
 
     of: Normed
-    x: QTensor
-    w: QTensor
-    codes: Array
+    x: Factor
+    w: Factor
+    codes: Tensor
     unit: np.ndarray
-    stats: Statistics
-    norm: Norm
+    measured: Measured
+    norm: Norm = field(init=False)
+
+    @property
+    def stats(self) -> Statistics:
+        return self.measured.stats
 
     @property
     def count(self) -> int:
@@ -135,10 +179,18 @@ class Result:
 
 @dataclass
 class Gradient:
-    """A gradient dz at a batch norm's result, or one that is to be added to another: codes * unit."""
+    """A gradient dz at a batch norm's result, or one that is to be added to another: codes * unit.
 
-    codes: Array
+    Attributes
+    ----------
+    measured : its sums, with products with the result of the body's convolution where it is a block's.
+    beside : products with that of the shortcut's, where there is one.
+    """
+
+    codes: Tensor
     unit: float
+    measured: Measured
+    beside: Measured | None = None
 
 
 @dataclass
@@ -155,21 +207,19 @@ class Passage:
 class Saturation:
     """Elements that were clipped, and all, of each stored tensor by name."""
 
-    clipped: Counter[str] = field(default_factory=Counter)
-    elements: Counter[str] = field(default_factory=Counter)
+    _added: list[tuple[str, int, Measured]] = field(default_factory=list)
 
-    def add(self, name: str, passed: Passed) -> None:
-        size = 1
-        for length in passed.codes.shape:
-            size *= length
-        self.clipped[name] += passed.saturated
-        self.elements[name] += size
+    def add(self, name: str, elements: int, measured: Measured) -> None:
+        """A pass has stored so many; what it has found is asked for later, so that no device is waited for."""
+        self._added.append((name, elements, measured))
 
     def take(self) -> dict[str, list[int]]:
         """(clipped, all) by name; counting begins anew."""
-        counts = {name: [self.clipped[name], total] for name, total in self.elements.items()}
-        self.clipped.clear()
-        self.elements.clear()
+        counts: dict[str, list[int]] = {}
+        for name, elements, measured in self._added:
+            clipped, total = counts.get(name, (0, 0))
+            counts[name] = [clipped + measured.clipped, total + elements]
+        self._added.clear()
         return counts
 
 
@@ -179,12 +229,12 @@ class Shared:
 
     Attributes
     ----------
-    board : computes the products.
+    engine : computes passes and products.
     storage : formats of stored tensors.
     ranges, saturation : of stored tensors.
     """
 
-    board: Board
+    engine: Engine
     storage: Storage
     ranges: Ranges = field(default_factory=Ranges)
     saturation: Saturation = field(default_factory=Saturation)

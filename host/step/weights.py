@@ -19,18 +19,16 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from host.arrays import Array, to_numpy
-from host.geometry import ceil_div
-from host.qtensor import QTensor
 from host.step import rules
+from host.step.arrange import arrange, filling, restore
 from host.step.coefficients import dropped_bits, exponents, fit
-from host.step.network import Network
-from host.step.noise import Key, noise
+from host.step.engine import Measured, Noise, Passed, Sums, Tensor, VectorPass
+from host.step.network import Network, Normed
+from host.step.noise import Key
 from host.step.ranges import found_in
-from host.step.tensors import Part, Shared
-from rtl.config import WORD_CHANNELS
+from host.step.tensors import Factor, Part, Result, Shared
 
 MASTER_BITS, MOMENTUM_BITS = 24, 16
 _MASTER_TOP, _MOMENTUM_TOP = (1 << (MASTER_BITS - 1)) - 1, (1 << (MOMENTUM_BITS - 1)) - 1
@@ -40,99 +38,114 @@ _MOMENTUM, _MASTER = 1, 3
 _MOST_FALL = 6
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fixed:
-    """Integers times a power of two; float32 holds the product exactly."""
+    """Integers times a power of two, as `host.step.arrange` has them; float32 holds the product exactly.
 
-    codes: Array
+    Attributes
+    ----------
+    measured : their ends.
+    """
+
+    codes: Tensor
     unit: float
-
-    def real(self) -> np.ndarray:
-        return (to_numpy(self.codes) * self.unit).astype(np.float32)
+    measured: Measured
 
 
 class Weights:
-    """Weights of a network's convolutions; the model's arrays follow them."""
+    """Weights of a network's convolutions; the model's arrays follow them when `publish` says so."""
 
     def __init__(self, network: Network, shared: Shared, momentum: float):
         self.network, self.momentum = network, momentum
-        self.board, self.ranges, self.saturation = shared.board, shared.ranges, shared.saturation
+        self.engine, self.ranges, self.saturation = shared.engine, shared.ranges, shared.saturation
         self.masters: dict[str, Fixed] = {}
-        self.velocity: dict[str, Fixed] = {}
+        self.momenta: dict[str, Fixed] = {}
         self._pending: dict[str, float] = {}
-        self._numbers: dict[str, int] = {}
-        self._rounded: dict[str, tuple[Array, QTensor]] = {}
+        self._filling: dict[str, Tensor] = {}
+        self._rounded: dict[str, tuple[Fixed, int, Factor]] = {}
         for normed in network.convolutions:
             weight = to_numpy(normed.conv.params["weight"])
-            self.masters[normed.name] = self._fixed(weight, _unit(float(np.max(np.abs(weight))), _MASTER_TOP))
-            self.velocity[normed.name] = self._fixed(0 * weight, 0.0)
+            unit = _unit(float(np.max(np.abs(weight))), _MASTER_TOP)
+            self.masters[normed.name] = self._fixed(weight, unit, MASTER_BITS)
+            self.momenta[normed.name] = self._fixed(0 * weight, 0.0, MOMENTUM_BITS)
             self._pending[normed.name] = 0.0
-            self._numbers[normed.name] = normed.number
-        self._publish()
+            if (filled := filling(normed.kernel)) is not None:
+                self._filling[normed.name] = self.engine.write(filled, 1, False)
+        self.publish()
 
-    def rounded(self, name: str, bits: int) -> QTensor:
+    def rounded(self, of: Normed, bits: int) -> Factor:
         """A convolution's weights as it multiplies them: codes of `bits` bits, to nearest; the range is exact."""
-        master = self.masters[name]
-        kept = self._rounded.get(name)
-        if kept is None or kept[0] is not master.codes or kept[1].bits != bits:
-            top, end = (1 << (bits - 1)) - 1, max(rules.largest(master.codes), 1)
-            codes = rules.lane(fit(top / end), master.codes, low=-top, high=top).codes
-            kept = master.codes, QTensor.trusted(codes, bits, True, master.unit * end / top)
-            self._rounded[name] = kept
-        return kept[1]
+        master, kept = self.masters[of.name], self._rounded.get(of.name)
+        if kept is None or kept[0] is not master or kept[1] != bits:
+            top, end = (1 << (bits - 1)) - 1, max(master.measured.largest, 1)
+            passed = self.engine.run(VectorPass(fit(top / end), top, master.codes))
+            kept = master, bits, Factor(passed.stored, master.unit * end / top, top)
+            self._rounded[of.name] = kept
+        return kept[2]
 
-    def add_gradient(self, name: str, sums: Array, scale: float, magnitudes: tuple[int, int, int], part: Part) -> None:
-        """Add a micro-batch's weight gradient, `scale` times the exact sums of the array, to the momentum.
-
-        `magnitudes` are the number of products in a sum and the largest magnitudes of their factors.
-        """
-        old, stored = self.velocity[name], f"{name}.m"
+    def add_gradient(self, y: Result, g: Factor, part: Part) -> None:
+        """Add a micro-batch's weight gradient, from the gradient g at the result y, to the momentum."""
+        name = y.of.name
+        old, stored, scale = self.momenta[name], f"{name}.m", g.scale * y.x.scale
+        magnitudes = y.count, g.top, y.x.top
         dropped = dropped_bits(*magnitudes)
-        u = rules.drained(sums, dropped)
+        u = self.engine.weight_grad(y.of, g.codes, y.x.codes, dropped)
         keeps = 1.0 if part.number else self.momentum
-        noisy = _noise(part.key(self._numbers[name], _MOMENTUM, part.number), like=sums)
+        noise = Noise(part.key(y.of.number, _MOMENTUM, part.number))
 
-        def store(unit: float) -> rules.Passed:
+        def store(unit: float, *, stored: bool = True) -> Passed:
             alpha = min(scale * 2.0**dropped / unit, 2.0**MOMENTUM_BITS)  # more clips whatever is not zero
             k = fit(alpha, keeps * old.unit / unit, alpha / 2 if dropped else 0.0)
-            return rules.lane(k, u, old.codes, low=-_MOMENTUM_TOP, high=_MOMENTUM_TOP, noise=noisy)
+            mask = self._filling.get(name)  # b would fill what is no weight
+            asked = VectorPass(k, _MOMENTUM_TOP, u, old.codes, mask=mask, noise=noise, sums=Sums.PLAIN, stored=stored)
+            return self.engine.run(asked)
 
         def unit_for(largest: np.ndarray) -> float:
             return _unit(float(largest), _MOMENTUM_TOP, old.unit)
 
         def attempt(largest: np.ndarray) -> np.ndarray:
             unit = unit_for(largest)
-            return found_in(store(unit).codes, _MOMENTUM_TOP, unit)
+            return found_in(store(unit, stored=False).measured.largest, _MOMENTUM_TOP, unit)
 
         unit = old.unit
         if part.number == 0:
             bound = scale * float(np.prod(magnitudes, dtype=np.float64))
             unit = unit_for(self.ranges.start(stored, bound * part.parts, attempt))
         passed = store(unit)
-        self.velocity[name] = Fixed(passed.codes, unit)
-        self.saturation.add(stored, passed)
+        measured = passed.measured
+        self.momenta[name] = Fixed(passed.stored, unit, measured)
+        self.saturation.add(stored, prod(y.of.kernel), measured)
         if part.is_last:
-            self.ranges.see(stored, found_in(passed.codes, _MOMENTUM_TOP, unit))
+            self.ranges.see(stored, lambda: found_in(measured.largest, _MOMENTUM_TOP, unit))
 
     def step(self, rate: float, weight_decay: float, key: Callable[..., Key]) -> None:
         """Move all weights along their momentum; `key` gives those of this step's noise."""
         decay = rate * weight_decay / (1 - self.momentum)
-        for name, old in self.masters.items():
-            velocity = self.velocity[name]
-            unit = _unit(float(found_in(old.codes, _MASTER_TOP, old.unit)), _MASTER_TOP, old.unit)
-            pending, ratio = self._pending[name] + decay, old.unit / unit
-            k = fit((1 - pending) * ratio, -rate * velocity.unit / unit)
-            noisy = _noise(key(self._numbers[name], _MASTER), like=old.codes)
-            passed = rules.lane(k, old.codes, velocity.codes, low=-_MASTER_TOP, high=_MASTER_TOP, noise=noisy)
-            self.saturation.add(f"{name}.w", passed)
-            self.masters[name] = Fixed(passed.codes, unit)
-            self._pending[name] = pending - (1 - float(np.ldexp(float(k.a), -k.shift)) / ratio)
-        self._publish()
-
-    def _publish(self) -> None:
-        """The model's arrays are the master weights."""
         for normed in self.network.convolutions:
-            normed.conv.params["weight"] = self.masters[normed.name].real()
+            name = normed.name
+            old, momentum = self.masters[name], self.momenta[name]
+            unit = _unit(float(found_in(old.measured.largest, _MASTER_TOP, old.unit)), _MASTER_TOP, old.unit)
+            pending, ratio = self._pending[name] + decay, old.unit / unit
+            k = fit((1 - pending) * ratio, -rate * momentum.unit / unit)
+            noise = Noise(key(normed.number, _MASTER))
+            passed = self.engine.run(
+                VectorPass(k, _MASTER_TOP, old.codes, momentum.codes, noise=noise, sums=Sums.PLAIN)
+            )
+            self.saturation.add(f"{name}.w", prod(normed.kernel), passed.measured)
+            self.masters[name] = Fixed(passed.stored, unit, passed.measured)
+            self._pending[name] = pending - (1 - float(np.ldexp(float(k.a), -k.shift)) / ratio)
+
+    def publish(self) -> None:
+        """Make the model's arrays the master weights."""
+        for normed in self.network.convolutions:
+            normed.conv.params["weight"] = self._real(self.masters[normed.name], normed)
+
+    def velocity(self) -> dict[str, np.ndarray]:
+        """The momenta in real values, float32 (M, C, kh, kw), by the full names of their weights."""
+        return {f"{n.name}.weight": self._real(self.momenta[n.name], n) for n in self.network.convolutions}
+
+    def _real(self, fixed: Fixed, of: Normed) -> np.ndarray:
+        return (restore(self.engine.read(fixed.codes), of.kernel) * fixed.unit).astype(np.float32)
 
     def state(self) -> dict[str, np.ndarray]:
         """What the weights and velocities themselves do not tell, float64 () by name."""
@@ -141,7 +154,7 @@ class Weights:
             for name in self.masters
             for kind, value in (
                 ("unit", self.masters[name].unit),
-                ("velocity", self.velocity[name].unit),
+                ("velocity", self.momenta[name].unit),
                 ("pending", self._pending[name]),
             )
         }
@@ -151,24 +164,13 @@ class Weights:
         for normed in self.network.convolutions:
             name = normed.name
             weight = normed.conv.params["weight"]
-            self.masters[name] = self._fixed(weight, float(state[f"unit/{name}"]))
-            self.velocity[name] = self._fixed(velocity[name], float(state[f"velocity/{name}"]))
+            self.masters[name] = self._fixed(weight, float(state[f"unit/{name}"]), MASTER_BITS)
+            self.momenta[name] = self._fixed(velocity[name], float(state[f"velocity/{name}"]), MOMENTUM_BITS)
             self._pending[name] = float(state[f"pending/{name}"])
-        self._publish()
 
-    def _fixed(self, values: Array, unit: float) -> Fixed:
-        codes = np.rint(to_numpy(values).astype(np.float64) / (unit or 1.0)).astype(np.int64)
-        return Fixed(self.board.place(codes), unit)
-
-
-def _noise(key: Key, like: Array) -> Array:
-    """Noise of weights (M, C, kh, kw), which lie as a tensor (channel block, M, tap, channel)."""
-    xp = array_namespace(like)
-    rows, channels, *kernel = like.shape
-    blocks = ceil_div(channels, WORD_CHANNELS)
-    whole = noise(key, (blocks, rows, prod(kernel), WORD_CHANNELS), like=like)
-    ordered = xp.reshape(xp.permute_dims(whole, (1, 0, 3, 2)), (rows, blocks * WORD_CHANNELS, *kernel))
-    return ordered[:, :channels]
+    def _fixed(self, values: Array, unit: float, bits: int) -> Fixed:
+        codes = arrange(np.rint(to_numpy(values).astype(np.float64) / (unit or 1.0)).astype(np.int64))
+        return Fixed(self.engine.write(codes, bits, True), unit, Measured(lambda: (rules.statistics(codes, 0), 0)))
 
 
 def _unit(largest: float, top: int, old: float = 0.0) -> float:

@@ -157,6 +157,12 @@ class Learner:
         """What the device step has clipped since this was asked: elements, and all there were, by tensor."""
         return self.device.shared.saturation.take() if self.device else {}
 
+    def state(self) -> dict[str, Array]:
+        """The model's arrays as they are now."""
+        if self.device:
+            self.device.publish()
+        return self.model.state()
+
     def load_model(self, state: Mapping[str, Array]) -> None:
         """Replace the model's arrays; see `Layer.load_state`."""
         self.model.load_state(self.placed(state))

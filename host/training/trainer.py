@@ -212,7 +212,7 @@ class Trainer:
             steps=self.steps.state(),
             gates=self.gates.state(),
             noise=learner.noise.bit_generator.state,
-            model=learner.model.state(),
+            model=learner.state(),
             velocity=learner.optimiser.state(),
             device=learner.device.state() if learner.device else {},
         ).write(self.out / CHECKPOINT)

@@ -1,0 +1,114 @@
+"""The engine for any board: the board computes the products, and arrays of its library everything between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from host.arrays import Array, to_numpy
+from host.board import Board
+from host.qtensor import QTensor
+from host.step import rules
+from host.step.arrange import arrange, restore
+from host.step.engine import Engine, Measured, Passed, Sums, Tensor, VectorPass
+from host.step.network import Normed
+from host.step.noise import noise
+
+
+@dataclass
+class _Held:
+    """Of a tensor its codes, int64, or bool of a mask; of weights the kernel that the board has seen."""
+
+    codes: Array
+    kernel: QTensor | None = None
+
+
+class ArrayEngine(Engine):
+    """Arrays beside `board`, by `host.step.rules`."""
+
+    name = "arrays on the host"
+
+    def __init__(self, board: Board):
+        self.board = board
+
+    def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
+        return _tensor(self.board.place(codes.astype(np.int64)), bits, signed)
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        return to_numpy(_codes(tensor))
+
+    def run(self, asked: VectorPass) -> Passed:
+        mask = None if asked.mask is None else _codes(asked.mask) != 0
+        u = _zeros(mask) if asked.u is None else _codes(asked.u)
+        passed = rules.lane(
+            asked.k,
+            u,
+            None if asked.v is None else _codes(asked.v),
+            low=-asked.top,
+            high=asked.top,
+            relu=asked.relu,
+            mask=mask,
+            noise=asked.noise and noise(asked.noise.key, asked.shape, like=u, first=asked.noise.first),
+            raised=asked.raised,
+        )
+        stats = _statistics(passed.codes, asked.sums, asked.each_sample)
+        measured = Measured(lambda: (stats, passed.saturated))
+        if not asked.stored:
+            return Passed(None, None, measured)
+        kept = _tensor(passed.mask, 1, False) if asked.relu else None
+        return Passed(_tensor(passed.codes, asked.bits, asked.signed), kept, measured)
+
+    def measure(self, tensor: Tensor, x: Tensor) -> Measured:
+        stats = rules.statistics(_codes(tensor), _codes(x))
+        return Measured(lambda: (stats, 0))
+
+    def upper(self, tensor: Tensor, dropped: int) -> Tensor:
+        return _tensor(_codes(tensor) >> dropped, tensor.bits - dropped, tensor.signed) if dropped else tensor
+
+    def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
+        return _sums(of.conv.kind.forward(self.board, _operand(x), _kernel(of, w)), dropped)
+
+    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: tuple[int, int, int, int], dropped: int) -> Tensor:
+        return _sums(of.conv.kind.input_grad(self.board, _operand(g), _kernel(of, w), shape), dropped)
+
+    def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
+        return _sums(arrange(of.conv.kind.weight_grad(self.board, _operand(g), _operand(x), of.kernel)), dropped)
+
+
+def _tensor(codes: Array, bits: int, signed: bool) -> Tensor:
+    n, channels, height, width = codes.shape
+    return Tensor((n, channels, height, width), bits, signed, _Held(codes))
+
+
+def _codes(tensor: Tensor) -> Array:
+    return tensor.held.codes
+
+
+def _zeros(mask: Array) -> Array:
+    xp = array_namespace(mask)
+    return xp.zeros(mask.shape, dtype=xp.int64, device=device(mask))
+
+
+def _sums(sums: Array, dropped: int) -> Tensor:
+    return _tensor(rules.drained(sums, dropped), rules.U_BITS, True)
+
+
+def _operand(tensor: Tensor) -> QTensor:
+    return QTensor.trusted(_codes(tensor), tensor.bits, tensor.signed)
+
+
+def _kernel(of: Normed, w: Tensor) -> QTensor:
+    """The same as long as the weights are: a board may have kept its bytes."""
+    if w.held.kernel is None:
+        w.held.kernel = QTensor.trusted(restore(_codes(w), of.kernel), w.bits, w.signed)
+    return w.held.kernel
+
+
+def _statistics(q: Array, sums: Sums | Tensor, each_sample: bool) -> rules.Statistics | None:
+    if sums is Sums.NONE:
+        return None
+    if isinstance(sums, Tensor):
+        return rules.statistics(q, _codes(sums), each_sample=each_sample)
+    return rules.statistics(q, None if sums is Sums.SQUARES else 0, each_sample=each_sample)
