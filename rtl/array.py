@@ -10,7 +10,7 @@ from amaranth.utils import ceil_log2
 from .cells import Accumulator, Select
 from .cluster import Cluster
 from .config import ACC_BITS, AcceleratorConfig
-from .control import DRAIN_ROWS, drain, fill, step, table_step
+from .control import DRAIN_ROWS, drain, step, stream_fill, table_step, weight_fill
 from .delay import delayed
 from .hierarchy import Macro
 from .pe import processing_element
@@ -28,7 +28,7 @@ class ClusterArray(wiring.Component):
 
     Members
     -------
-    fill : In(control.fill) of each manager
+    stream_fill : In(control.stream_fill), weight_fill : In(control.weight_fill)
     table : In(control.table_step)
     step : In(control.step)
     drain : In(control.drain), drain_request : In(1), drain_grant : Out(1)
@@ -43,7 +43,8 @@ class ClusterArray(wiring.Component):
         lanes = config.lanes
         super().__init__(
             {
-                "fill": In(fill(config)).array(config.managers),
+                "stream_fill": In(stream_fill(config)),
+                "weight_fill": In(weight_fill(config)),
                 "table": In(table_step(config)),
                 "step": In(step(config)),
                 "drain": In(drain(config)).array(lanes),
@@ -90,7 +91,8 @@ class ClusterArray(wiring.Component):
         ]
 
         broadcasts = {
-            **{f"fill{bus}": beat for bus, beat in enumerate(self.fill)},
+            "stream_fill": self.stream_fill,
+            "weight_fill": self.weight_fill,
             "table": self.table,
             "addr": s.addr,
             "column": delayed(m, s.column, timing.column, "column"),
@@ -111,7 +113,10 @@ class ClusterArray(wiring.Component):
             m.submodules[f"cluster{i}"] = cluster = Macro(Cluster, config)
             of_lane = lanes[i % config.lanes]
             m.d.comb += [getattr(cluster, name).eq(value) for name, value in (broadcasts | of_lane).items()]
-            m.d.comb += cluster.take.eq(Cat(beat.clusters[i] for beat in self.fill))
+            m.d.comb += [
+                cluster.stream_take.eq(self.stream_fill.clusters[i]),
+                cluster.weight_take.eq(self.weight_fill.clusters[i]),
+            ]
             # A register at the way out of each cluster.
             sums = Signal(DRAIN_ROWS * ACC_BITS, name=f"drained{i}", reset_less=True)
             m.d.sync += sums.eq(cluster.drained)

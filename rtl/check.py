@@ -86,6 +86,7 @@ class DescriptorCheck(wiring.Component):
         return {
             "clusters": clusters > self._config.clusters,
             "own_stationary": own & (p.tile_samples != 1),
+            "order": self.descriptor.stationary.order.any() & (not self._config.square),
             "windows_below": below >= height,
             "windows_beside": beside >= width,
             "flat_rows": flat & (several | (p.row_groups != 3)),

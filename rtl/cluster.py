@@ -12,7 +12,7 @@ from amaranth.utils import ceil_log2
 
 from .cells import Select
 from .config import ACC_BITS, TAPS, AcceleratorConfig
-from .control import DRAIN_ROWS, drain, fill, step, table_step
+from .control import DRAIN_ROWS, drain, step, stream_fill, table_step, weight_fill
 from .delay import delayed
 from .hierarchy import Macro
 from .result import ResultBank
@@ -26,7 +26,7 @@ class Cluster(wiring.Component):
 
     Members
     -------
-    fill0 and so on, take : the fill buses, and for each whether this cluster takes its beat
+    stream_fill, stream_take, weight_fill, weight_take : the fill buses, and whether this cluster takes the beat
     table : In(control.table_step)
     addr, column, row, kill, active, context, unsigned_digit, accumulate, weight, upper, select, read_addr, write,
     write_addr :
@@ -43,8 +43,10 @@ class Cluster(wiring.Component):
     def ports(config: AcceleratorConfig) -> dict:
         position = ceil_log2(config.result_depth)
         return {
-            **{f"fill{bus}": In(fill(config)) for bus in range(config.managers)},
-            "take": In(config.managers),
+            "stream_fill": In(stream_fill(config)),
+            "stream_take": In(1),
+            "weight_fill": In(weight_fill(config)),
+            "weight_take": In(1),
             "table": In(table_step(config)),
             "addr": In(step(config)["addr"].shape),
             "column": In(2),
@@ -79,19 +81,18 @@ class Cluster(wiring.Component):
             m.d.sync += register.eq(port)
             return register
 
-        fills = [local(f"fill{bus}") for bus in range(config.managers)]
-        take, table = local("take"), local("table")
+        table = local("table")
         m.submodules.stream = stream = StreamBuffer(config)
         m.submodules.subsets = subsets = SubsetSums(config)
         m.d.comb += [
-            stream.fill.eq(fills[-1]),
-            stream.take.eq(take[-1]),
+            stream.fill.eq(local("stream_fill")),
+            stream.take.eq(local("stream_take")),
             stream.addr.eq(local("addr")),
             stream.column.eq(local("column")),
             stream.row.eq(local("row")),
             stream.kill.eq(local("kill")),
-            subsets.fill.eq(fills[0]),
-            subsets.take.eq(take[0]),
+            subsets.fill.eq(local("weight_fill")),
+            subsets.take.eq(local("weight_take")),
             subsets.step.eq(table),
         ]
 

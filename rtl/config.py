@@ -147,6 +147,11 @@ class AcceleratorConfig:
         return self.rows * TAPS
 
     @property
+    def square(self) -> bool:
+        """A tap of a stationary tile has as many rows as channels, so it can be stored transposed."""
+        return self.rows == WORD_CHANNELS
+
+    @property
     def table_load_cycles(self) -> int:
         """Cycles to write one context: every row takes its 16 entries in turn."""
         return self.rows * 2**GROUP_LANES

@@ -16,20 +16,26 @@ COL_BANKS = BEAT_WORDS
 DRAIN_ROWS = 4
 
 
-def fill(config: AcceleratorConfig) -> data.StructLayout:
-    """A beat from DDR on its way into the stream buffer or the weight buffer of some clusters.
-
-    Each manager has a bus of its own: beats of the stationary operand are on the first, those of the streaming operand
-    on the last.
-    """
+def stream_fill(config: AcceleratorConfig) -> data.StructLayout:
+    """A beat from DDR on its way into the stream buffer of some clusters."""
     return data.StructLayout(
         {
+            "valid": 1,
             "clusters": config.clusters,  # which take it
-            "stream": 1,
-            "weight": 1,
             "row_bank": 2,
             "addr": data.ArrayLayout(ceil_log2(config.stream_depth), COL_BANKS),  # one a column bank
-            "weight_addr": ceil_log2(WEIGHT_SLOTS * config.weight_tile_beats),
+            "data": BEAT_BITS,
+        }
+    )
+
+
+def weight_fill(config: AcceleratorConfig) -> data.StructLayout:
+    """A beat on its way into the weight buffer of some clusters."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "clusters": config.clusters,
+            "addr": ceil_log2(WEIGHT_SLOTS * config.weight_tile_beats),
             "data": BEAT_BITS,
         }
     )

@@ -31,7 +31,7 @@ class Error(enum.IntEnum):
 
     NONE = 0, "no error"
     OPCODE = 1, "unknown opcode"
-    FLAGS = 2, "unknown flag bits, or an unknown result format"
+    FLAGS = 2, "unknown flag bits, or an unknown format or order"
     RESERVED = 3, "a reserved byte is not zero"
     PRECISION = 4, "bits of an operand outside 1..16"
     ALIGNMENT = 5, "an address or stride is no multiple of 8"

@@ -11,8 +11,15 @@ plane. Planes inside rows keep a row band contiguous at every precision, and x i
 buffer in one cycle.
 
 *Stationary operand*: tiles of rows x 144 lanes of one 4-bit digit, in the order (row block, k block, digit), most
-significant digit first; two's complement when the operand is signed, so only digit 0 is a signed digit. A row is nine
-beats, one per tap; nibble c of a beat is channel c.
+significant digit first; two's complement when the operand is signed, so only digit 0 is a signed digit. A beat has 16
+nibbles. Those of a tile of 16 rows come in one of three orders:
+
+* ROWS: beat 9 i + t has the channels of row i at tap t. It is the only order of clusters of fewer rows.
+* TAPS: beat 16 t + i has the channels of row i at tap 8 - t.
+* TURNED: beat 16 t + c has the rows of channel c at tap t.
+
+So the weights of a convolution are stored once, beat 16 t + c with 16 output channels of input channel c at tap t:
+TURNED is the forward product, and TAPS that of the input gradient, whose window is turned round.
 
 *Window mode*: lane (tap, c) is tap = 3 * ky + kx of the 3x3 window and channel c of the k block (16 channels).
 *Flat mode*: a k block is 144 channels; channel block cb = 0..8 of it meets tap = 3 * (cb % 3) + cb // 3.
@@ -54,7 +61,7 @@ from amaranth.lib import data
 
 from .block import Block, Field, Place, places
 from .errors import Error
-from .load_block import STATIONARY, STREAM
+from .load_block import STATIONARY, STREAM, Order
 from .store_block import SINK, Format
 from .tiler_block import HEADER, PRODUCT, Flag, Opcode
 from .vector_block import READS, SPARE, VECTOR, WRITES, Pass, Sink, Source
@@ -76,6 +83,7 @@ __all__ = [
     "Format",
     "Irq",
     "Opcode",
+    "Order",
     "Pass",
     "Sink",
     "Source",

@@ -12,6 +12,7 @@ from .config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
 from .control import ROW_BANKS
 from .countdown import Countdown
 from .dma import Command
+from .load_block import Order
 from .states import States
 from .tiles import load_tile
 from .unpack import run
@@ -33,7 +34,8 @@ class Issue(wiring.Component):
     runs : Out(stream of unpack.run)
         Notes. A command is only sent when there is room for its note, which follows in the next cycle.
     stream_free, weight_free : In(1)
-        Pulses: a slot may be filled again. All are free after reset.
+        Pulses: a slot may be filled again. All are free after reset. Behind one whose beats are turned, the first of
+        another order waits until all are: it would overtake it.
     waiting : Out(1)
         A tile is held up because no slot is free.
     """
@@ -133,7 +135,7 @@ class Issue(wiring.Component):
             m.d.comb += self.i.ready.eq(1)
             states.go("TILE")
 
-        m.d.comb += free.eq(self._free_slots(m, weight, states.at["SLOT"] & free))
+        m.d.comb += free.eq(self._free_slots(m, weight, tile.order == Order.TURNED, states.at["SLOT"] & free))
         addr = self._addresses(m, weight, states.at)
         m.d.comb += [
             self.command.payload.index.eq(tile.index),
@@ -144,7 +146,7 @@ class Issue(wiring.Component):
         self._note(m, weight, states.at)
         return m
 
-    def _free_slots(self, m: Module, weight, taken):
+    def _free_slots(self, m: Module, weight, turned, taken):
         """Whether the slot may be filled."""
         stream_free = Signal(range(SLOTS + 1), init=SLOTS)
         weight_free = Signal(range(WEIGHT_SLOTS + 1), init=WEIGHT_SLOTS)
@@ -152,7 +154,13 @@ class Issue(wiring.Component):
             stream_free.eq(stream_free + self.stream_free - (taken & ~weight)),
             weight_free.eq(weight_free + self.weight_free - (taken & weight)),
         ]
-        return Mux(weight, weight_free.any(), stream_free.any())
+        ready = weight_free.any()
+        if self._config.square:
+            before = Signal()  # the last slot is turned
+            with m.If(taken & weight):
+                m.d.sync += before.eq(turned)
+            ready &= ~before | turned | (weight_free == WEIGHT_SLOTS)
+        return Mux(weight, ready, stream_free.any())
 
     def _addresses(self, m: Module, weight, at):
         """The run's address in DDR: every loop has the address at which its round begins."""
@@ -265,6 +273,7 @@ class Issue(wiring.Component):
         m.d.comb += [
             note.weight.eq(weight),
             note.signed.eq(tile.signed & first_digit),
+            note.order.eq(tile.order),
             note.addr.eq(sample_words + group_words),
             note.bank.eq(bank),
             note.turn.eq(Mux(weight, 0, turn)),

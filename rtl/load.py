@@ -1,7 +1,8 @@
 """LOAD: brings operands from DDR into the clusters' buffers.
 
 `Issue` walks a tile and sends one read command a run, as soon as a buffer slot is free. A note about each run waits for
-its data, so that many runs are in flight; `Unpack` turns the beats into bank addresses.
+its data, so that many runs are in flight; `Unpack` turns the beats into bank addresses, `Weights` those of the
+stationary operand.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import AcceleratorConfig
-from .control import fill
+from .control import stream_fill, weight_fill
 from .dma import Beats, Command
 from .issue import Issue
 from .queue import Queue
 from .table import WeightSlot
 from .tiles import load_tile
 from .unpack import StreamSlot, Unpack, run
+from .weights import Weights
 
 
 class Load(wiring.Component):
@@ -26,9 +28,11 @@ class Load(wiring.Component):
     Members
     -------
     i : In(stream of load_tile)
-    command : Out(stream of dma.Command), beats : In(dma.Beats), fill : Out(control.fill)
-        Of each manager: commands, what was read, in order, and that on its way to the clusters. The stationary operand
-        goes over the first, the streaming operand over the last.
+    command : Out(stream of dma.Command), beats : In(dma.Beats)
+        Of each manager: commands, and what was read, in order. The stationary operand goes over the first, the
+        streaming operand over the last.
+    stream_fill : Out(control.stream_fill), weight_fill : Out(control.weight_fill)
+        What was read, on its way to the clusters.
     stream_slots : Out(stream of StreamSlot), stream_free : In(1)
         Filled stream slots, in order; and the pulse that one is free again. All are free after reset.
     weight_slots : Out(stream of table.WeightSlot), weight_free : In(1)
@@ -44,7 +48,8 @@ class Load(wiring.Component):
                 "i": In(stream.Signature(load_tile(config))),
                 "command": Out(stream.Signature(Command)).array(config.managers),
                 "beats": In(Beats).array(config.managers),
-                "fill": Out(fill(config)).array(config.managers),
+                "stream_fill": Out(stream_fill(config)),
+                "weight_fill": Out(weight_fill(config)),
                 "stream_slots": Out(stream.Signature(StreamSlot)),
                 "stream_free": In(1),
                 "weight_slots": Out(stream.Signature(WeightSlot)),
@@ -78,7 +83,6 @@ class Load(wiring.Component):
                 command.payload.eq(issue.command.payload),
                 queue.i.valid.eq(issue.runs.valid & chosen),
                 queue.i.payload.eq(issue.runs.payload),
-                self.fill[number].eq(unpack.fill),
             ]
             with m.If(chosen):
                 m.d.comb += [issue.command.ready.eq(command.ready), issue.runs.ready.eq(queue.i.ready)]
@@ -91,6 +95,9 @@ class Load(wiring.Component):
                 m.d.comb += unpack.i.payload.weight.eq(number == 0)
             wiring.connect(m, wiring.flipped(self.beats[number]), unpack.beats)
             units.append(unpack)
-        wiring.connect(m, units[0].weight_slots, wiring.flipped(self.weight_slots))
-        wiring.connect(m, units[-1].stream_slots, wiring.flipped(self.stream_slots))
+        m.submodules.weights = weights = Weights(config)
+        wiring.connect(m, units[0].weights, weights.i)
+        wiring.connect(m, weights.slots, wiring.flipped(self.weight_slots))
+        wiring.connect(m, units[-1].slots, wiring.flipped(self.stream_slots))
+        m.d.comb += [self.stream_fill.eq(units[-1].fill), self.weight_fill.eq(weights.fill)]
         return m

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from amaranth.lib import enum
+
 from .block import Block, Field, address
 from .config import MAX_BITS
 from .errors import Error
 from .tiler_block import Flag
+
+
+class Order(enum.IntEnum, shape=2):
+    """How the beats of a stationary tile follow each other."""
+
+    ROWS = 0  #: nine beats a row, one for each tap
+    TAPS = 1  #: 16 beats a tap, the last tap first, one for each row
+    TURNED = 2  #: 16 beats a tap, one for each channel, with the rows as nibbles
 
 
 def _precision(operand: str, table: Flag, meaning: str) -> tuple[Field, Field]:
@@ -49,5 +59,6 @@ STATIONARY = Block(
         address("stride_k", "bytes from k block to k block"),
         address("stride_m", "bytes from row block to row block"),
         *_precision("stationary", Flag.STATIONARY_TABLE, "byte"),
+        Field("order", 8, "Order; 0 unless there are 16 rows", most=max(Order), values=Order, error=Error.FLAGS),
     ),
 )

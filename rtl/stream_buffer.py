@@ -14,7 +14,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .config import LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from .control import COL_BANKS, ROW_BANKS, fill, step
+from .control import COL_BANKS, ROW_BANKS, step, stream_fill
 
 
 class StreamBuffer(wiring.Component):
@@ -22,7 +22,7 @@ class StreamBuffer(wiring.Component):
 
     Members
     -------
-    fill : In(control.fill), take : In(1)
+    fill : In(control.stream_fill), take : In(1)
         The beat on the fill bus and whether this cluster takes it.
     addr : In(address of every bank)
         Presented in cycle t.
@@ -42,7 +42,7 @@ class StreamBuffer(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "fill": In(fill(config)),
+                "fill": In(stream_fill(config)),
                 "take": In(1),
                 "addr": In(step(config)["addr"].shape),
                 "column": In(2),
@@ -61,7 +61,7 @@ class StreamBuffer(wiring.Component):
                 m.submodules[f"bank{i}{j}"] = memory
                 write, read = memory.write_port(), memory.read_port()
                 m.d.comb += [
-                    write.en.eq(self.take & self.fill.stream & (self.fill.row_bank == i)),
+                    write.en.eq(self.take & self.fill.valid & (self.fill.row_bank == i)),
                     write.addr.eq(self.fill.addr[j]),
                     write.data.eq(self.fill.data.word_select(j, WORD_CHANNELS)),
                     read.addr.eq(self.addr[i][j]),

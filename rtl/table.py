@@ -25,7 +25,7 @@ from .config import (
     WEIGHT_SLOTS,
     AcceleratorConfig,
 )
-from .control import fill, table_step
+from .control import table_step, weight_fill
 
 ENTRIES = 2**GROUP_LANES
 
@@ -35,7 +35,8 @@ class SubsetSums(wiring.Component):
 
     Members
     -------
-    fill, take : see `StreamBuffer`
+    fill : In(control.weight_fill), take : In(1)
+        See `StreamBuffer`.
     step : In(control.table_step)
         `fetch_addr` in cycle t belongs to `capture` in cycle t + 1, which has its beat in the row two cycles later, in
         time for a `start` in that cycle. `lane` and `leave` in cycle t show the entry in cycle t + 2, `ENTRY_LATENCY`,
@@ -49,7 +50,7 @@ class SubsetSums(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "fill": In(fill(config)),
+                "fill": In(weight_fill(config)),
                 "take": In(1),
                 "step": In(table_step(config)),
                 "entries": Out(GROUPS * ENTRY_BITS),
@@ -62,8 +63,8 @@ class SubsetSums(wiring.Component):
         m.submodules.buffer = buffer = Memory(shape=BEAT_BITS, depth=depth, init=[])
         write, read = buffer.write_port(), buffer.read_port()
         m.d.comb += [
-            write.en.eq(self.take & self.fill.weight),
-            write.addr.eq(self.fill.weight_addr),
+            write.en.eq(self.take & self.fill.valid),
+            write.addr.eq(self.fill.addr),
             write.data.eq(self.fill.data),
             read.addr.eq(self.step.fetch_addr),
             read.en.eq(1),

@@ -180,6 +180,7 @@ class Tiler(wiring.Component):
             interrupt=d.header.flags.interrupt,
             format=d.sink.format,
             own_stationary=own_stationary,
+            order=d.stationary.order,
             stationary_addr=runs.o.payload.stationary,
             **{f"stream_stride_{axis}": d.stream[f"stride_{axis}"] for axis in "nc"},
             **{f"stationary_stride_{axis}": d.stationary[f"stride_{axis}"] for axis in "nkm"},

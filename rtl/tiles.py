@@ -13,6 +13,7 @@ from amaranth.utils import bits_for
 from .axi import ADDRESS_BITS
 from .config import DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
 from .isa import descriptor_layout
+from .load_block import Order
 from .store_block import Format
 from .tiler_block import PRODUCT
 from .vector_block import READS, VECTOR, WRITES
@@ -90,6 +91,7 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
             "stream_stride_n": ADDRESS_BITS,
             "stream_stride_c": ADDRESS_BITS,
             "own_stationary": 1,  # every sample has its own stationary operand
+            "order": Order,  # of its beats
             "stationary_addr": ADDRESS_BITS,
             "stationary_stride_n": ADDRESS_BITS,
             "stationary_stride_k": ADDRESS_BITS,

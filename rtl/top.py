@@ -127,7 +127,8 @@ class Accelerator(wiring.Component):
 
         # The array.
         m.d.comb += [
-            *(bus.eq(beat) for bus, beat in zip(array.fill, load.fill, strict=True)),
+            array.stream_fill.eq(load.stream_fill),
+            array.weight_fill.eq(load.weight_fill),
             array.table.eq(table.step),
             array.step.eq(execute.step),
             store.drain_grant.eq(array.drain_grant),

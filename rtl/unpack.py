@@ -1,4 +1,4 @@
-"""The receiving side of LOAD: beats from DDR become words at bank addresses."""
+"""The receiving side of LOAD: beats from DDR become words at bank addresses, or go on to `rtl.weights`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .config import MAX_BITS, SLOTS, WEIGHT_SLOTS, WORD_CHANNELS, AcceleratorConfig
-from .control import COL_BANKS, ROW_BANKS, fill
+from .config import MAX_BITS, SLOTS, WORD_CHANNELS, AcceleratorConfig
+from .control import COL_BANKS, ROW_BANKS, stream_fill
 from .countdown import Countdown
 from .dma import Beat, Beats
+from .load_block import Order
 from .queue import Queue
-from .table import WeightSlot
 from .tiles import PLANES
+from .weights import Weights, weight_beat
 
 #: What LOAD says of a filled stream slot: bit q is set if plane q has a set bit anywhere in the tile.
 StreamSlot = data.StructLayout({"planes": MAX_BITS})
@@ -28,6 +29,7 @@ def run(config: AcceleratorConfig) -> data.StructLayout:
             "weight": 1,
             "done": 1,  # the last run of its slot
             "signed": 1,
+            "order": Order,
             "addr": ceil_log2(config.stream_depth),  # of its first beat
             "bank": 2,
             "turn": 2,  # column banks by which the beat is turned
@@ -49,13 +51,16 @@ class Unpack(wiring.Component):
         cycles before its run's first beat.
     beats : In(dma.Beats)
         What was read.
-    fill : Out(control.fill)
+    fill : Out(control.stream_fill)
         Two cycles behind the beat.
-    stream_slots : Out(stream of StreamSlot), weight_slots : Out(stream of table.WeightSlot)
+    slots : Out(stream of StreamSlot)
         Filled slots, in order, `LATENCY` cycles behind the slot's last beat.
+    weights : Out(stream of weight_beat)
+        Beats of the stationary operand, one cycle behind; their slots are `Weights`' to report, after as many cycles.
     """
 
     LATENCY = 3
+    assert LATENCY == 1 + Weights.LATENCY
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
@@ -63,9 +68,9 @@ class Unpack(wiring.Component):
             {
                 "i": In(stream.Signature(run(config))),
                 "beats": In(Beats),
-                "fill": Out(fill(config)),
-                "stream_slots": Out(stream.Signature(StreamSlot)),
-                "weight_slots": Out(stream.Signature(WeightSlot)),
+                "fill": Out(stream_fill(config)),
+                "slots": Out(stream.Signature(StreamSlot)),
+                "weights": Out(stream.Signature(weight_beat(config), always_ready=True)),
             }
         )
 
@@ -93,10 +98,22 @@ class Unpack(wiring.Component):
         with m.If(begin):
             m.d.sync += [active.eq(self.i.valid), current.eq(self.i.payload)]
 
+        first = Signal()  # the next beat is the first of its run
+        with m.If(begin | came):
+            m.d.sync += first.eq(begin)
+        m.d.comb += [
+            self.weights.valid.eq(came & current.weight),
+            self.weights.payload.data.eq(beat.data),
+            self.weights.payload.first.eq(first),
+            self.weights.payload.full.eq(full),
+            *(self.weights.payload[name].eq(current[name]) for name in ("clusters", "order", "signed")),
+        ]
+
+        came_stream = Signal()
+        m.d.comb += came_stream.eq(came & ~current.weight)
         addr, bank, plane = self._walk(m, current, came, begin)
-        weight_addr = self._weight_addresses(m, current.weight, came, ends, full)
-        self._fill(m, current, came, beat.data, addr, bank, weight_addr)
-        self._notices(m, current, came, full, some, plane)
+        self._fill(m, current, came_stream, beat.data, addr, bank)
+        self._notices(m, came_stream, full, some, plane)
         return m
 
     def _walk(self, m, current, came, begin):
@@ -136,54 +153,27 @@ class Unpack(wiring.Component):
             ]
         return addr, bank, plane
 
-    def _weight_addresses(self, m, weight, came, ends, full):
-        """Address of the weight beat: every run of a slot fills the same addresses, of other clusters."""
-        beats = self._config.weight_tile_beats
-        addr = Signal(range(WEIGHT_SLOTS * beats))
-        slot = Signal.like(addr)  # where this slot starts
-        next_slot = Signal.like(addr, init=beats)
-        with m.If(weight & came):
-            m.d.sync += addr.eq(addr + 1)
-        with m.If(weight & ends):
-            m.d.sync += addr.eq(slot)
-        with m.If(weight & full):
-            m.d.sync += [
-                addr.eq(next_slot),
-                slot.eq(next_slot),
-                next_slot.eq(Mux(next_slot == (WEIGHT_SLOTS - 1) * beats, 0, next_slot + beats)),
-            ]
-        return addr
-
-    def _fill(self, m, current, came, beat, addr, bank, weight_addr):
-        out = Signal(fill(self._config), reset_less=True)
+    def _fill(self, m, current, came, beat, addr, bank):
+        out = Signal(stream_fill(self._config), reset_less=True)
         words = Array(beat.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
         m.d.comb += self.fill.eq(out)
         m.d.sync += [
+            out.valid.eq(came),
             out.clusters.eq(current.clusters),
-            out.stream.eq(came & ~current.weight),
-            out.weight.eq(came & current.weight),
             out.row_bank.eq(bank),
-            out.weight_addr.eq(weight_addr),
             # Bank j takes word j - turn: the skew of flat mode.
             out.data.eq(Cat(words[(j - current.turn)[: ceil_log2(COL_BANKS)]] for j in range(COL_BANKS))),
         ]
         m.d.sync += [out.addr[j].eq(addr + (j < current.turn)) for j in range(COL_BANKS)]
 
-    def _notices(self, m, current, came, full, some, plane):
+    def _notices(self, m, came, full, some, plane):
         """Notices queue up behind the writes, which take two more cycles to reach the buffers."""
         seen = Signal(MAX_BITS)  # planes with a set bit, in this slot
         planes = Signal(MAX_BITS)
         m.d.comb += planes.eq(seen | Mux(some, plane, 0))
-        with m.If(came & ~current.weight):
+        with m.If(came):
             m.d.sync += seen.eq(Mux(full, 0, planes))
 
-        m.submodules.stream_notices = stream_notices = Queue(StreamSlot, SLOTS)
-        m.submodules.weight_notices = weight_notices = Queue(WeightSlot, WEIGHT_SLOTS)
-        m.d.sync += [
-            stream_notices.i.valid.eq(full & ~current.weight),
-            stream_notices.i.payload.planes.eq(planes),
-            weight_notices.i.valid.eq(full & current.weight),
-            weight_notices.i.payload.signed.eq(current.signed),
-        ]
-        wiring.connect(m, stream_notices.o, wiring.flipped(self.stream_slots))
-        wiring.connect(m, weight_notices.o, wiring.flipped(self.weight_slots))
+        m.submodules.notices = notices = Queue(StreamSlot, SLOTS)
+        m.d.sync += [notices.i.valid.eq(came & full), notices.i.payload.planes.eq(planes)]
+        wiring.connect(m, notices.o, wiring.flipped(self.slots))

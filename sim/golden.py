@@ -25,7 +25,7 @@ from rtl.config import (
     WORD_CHANNELS,
     AcceleratorConfig,
 )
-from rtl.isa import Descriptor, Error, Flag, Format, Opcode
+from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
 from rtl.limits import result_positions, stream_beats
 from sim.golden_vector import run_pass, wrong_fields
 
@@ -100,6 +100,7 @@ def _sizes_agree(config: AcceleratorConfig, d: Descriptor) -> bool:
     return (
         d.sample_parts << d.log2_row_parts <= config.clusters
         and (d.stationary_stride_n == 0 or d.tile_samples == 1)
+        and (d.stationary_order == Order.ROWS or config.rows == WORD_CHANNELS)
         and (d.out_height - 1) * d.stride < d.height + d.pad_top
         and (d.out_width - 1) * d.stride < d.width + d.pad_left
         and mode
@@ -277,14 +278,22 @@ def _stationary(
     """Stationary operand as (samples, lanes, rows of all row blocks), int64, lanes ordered as in `_streaming`."""
     digits = -(-bits // DIGIT_BITS)
     blocks = d.row_blocks << d.log2_row_parts
-    row_bytes = TAPS * BEAT_BYTES
-    shape = (blocks, d.k_blocks, digits, config.rows, row_bytes)
-    strides = (d.stationary_stride_m, d.stationary_stride_k, config.rows * row_bytes, row_bytes, 1)
+    tile_bytes = config.weight_tile_beats * BEAT_BYTES
+    shape = (blocks, d.k_blocks, digits, tile_bytes)
+    strides = (d.stationary_stride_m, d.stationary_stride_k, tile_bytes, 1)
     starts = d.stationary_base + samples * d.stationary_stride_n
     view, where = _regions(memory, starts, shape, strides, Error.AXI_READ)
     tiles = view[where]
 
-    nibbles = np.stack([tiles & 15, tiles >> 4], axis=-1).reshape(*tiles.shape[:-1], TAPS, WORD_CHANNELS)
+    nibbles = np.stack([tiles & 15, tiles >> 4], axis=-1)
+    if d.stationary_order == Order.ROWS:
+        nibbles = nibbles.reshape(*tiles.shape[:-1], config.rows, TAPS, WORD_CHANNELS)
+    else:
+        nibbles = nibbles.reshape(*tiles.shape[:-1], TAPS, WORD_CHANNELS, WORD_CHANNELS)
+        if d.stationary_order == Order.TAPS:
+            nibbles = nibbles[..., ::-1, :, :].swapaxes(-3, -2)  # (tap, row, channel), the last tap first
+        else:
+            nibbles = np.moveaxis(nibbles, -1, -3)  # (tap, channel, row)
     codes = np.zeros((len(samples), blocks, d.k_blocks, config.rows, TAPS, WORD_CHANNELS), np.int64)
     for digit in range(digits):
         value = nibbles[:, :, :, digit].astype(np.int64)

@@ -148,6 +148,7 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "stream_stride_n": d.stream_stride_n,
         "stream_stride_c": d.stream_stride_c,
         "own_stationary": int(d.stationary_stride_n != 0),
+        "order": d.stationary_order,
         "stationary_addr": (d.stationary_base + tile.first * d.stationary_stride_n) % _SPACE,
         "stationary_stride_n": d.stationary_stride_n,
         "stationary_stride_k": d.stationary_stride_k,

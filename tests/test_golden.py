@@ -8,7 +8,7 @@ from references import conv2d
 
 from host.plan.packing import flat_lanes, pack_stationary, pack_stream, pack_stream_table, window_lanes
 from rtl.config import AcceleratorConfig
-from rtl.isa import Descriptor, Error, Flag, Format, Opcode
+from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
 from sim.golden import Completion, check, execute
 
 TINY = AcceleratorConfig.preset("tiny")
@@ -131,6 +131,9 @@ def test_sound_descriptors_pass():
         ({"log2_row_parts": 1, "sample_parts": 2}, Error.SHAPE),
         ({"sample_parts": 3}, Error.SHAPE),
         ({"stationary_stride_n": 288}, Error.NONE),
+        ({"stationary_order": Order.TAPS}, Error.SHAPE),
+        ({"stationary_order": Order.TURNED}, Error.SHAPE),
+        ({"stationary_order": 3}, Error.FLAGS),
         ({"stationary_stride_n": 288, "tile_samples": 2, "tile_rows": 1, "row_groups": 1}, Error.SHAPE),
         ({"out_height": 6}, Error.NONE),
         ({"out_height": 7}, Error.SHAPE),
@@ -306,6 +309,24 @@ def test_lanes_beyond_the_tail_do_not_count(rng):
     memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, pack_stationary(flat_lanes(w), 4, 4, 1, 2)))
     assert execute(TINY, memory, [flat(k_blocks=2, k_tail=2)]).error == Error.NONE
     assert np.array_equal(results(memory, 1, 8)[0], x[0, 0] @ w[:, :176].T)
+
+
+@pytest.mark.parametrize("order", Order)
+def test_a_tile_in_any_order_is_the_same_tile(rng, order):
+    config = replace(TINY, rows=16)
+    x, w = rng.integers(0, 16, (1, 1, 4, 144)), rng.integers(-8, 8, (16, 144))
+    digits = flat_lanes(w)[:, 0]  # (row, tap, channel)
+    rows, taps, channels = np.indices(digits.shape)
+    beat, nibble = {
+        Order.ROWS: (9 * rows + taps, channels),
+        Order.TAPS: (16 * (8 - taps) + rows, channels),
+        Order.TURNED: (16 * taps + channels, rows),
+    }[order]
+    tile = np.zeros((144, 16), np.uint8)
+    tile[beat, nibble] = digits & 15
+    memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, tile[:, ::2] | tile[:, 1::2] << 4))
+    assert execute(config, memory, [flat(width=4, stationary_order=order)]).error == Error.NONE
+    assert np.array_equal(memory[OUT : OUT + 256].view("<i4").reshape(4, 16), x[0, 0] @ w.T)
 
 
 def test_samples_with_their_own_stationary_operand(rng):

@@ -147,10 +147,10 @@ class Pipeline:
             for row_block in range(d.row_blocks):
                 for digit in range(tile.digits):
                     self._front.retry()
-                    load.slot(table.weight_free[0])
+                    load.slot(table.weight_free(d.stationary_order))
                     for address, loops in weight_runs(config, tile, block, row_block, digit):
                         filled = load.weights(self._front, address, config.weight_tile_beats, loops)
-                    full = table.write(filled + FILLED, execute.context_free[0])
+                    full = table.write(filled, execute.context_free[0])
                     execute.run(full, positions, tile.bits, block == 0 and digit == 0)
             execute.block_done()
         execute.tile_done()

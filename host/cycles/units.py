@@ -15,15 +15,18 @@ from host.cycles.bus import NEVER, Channel, Run
 from host.cycles.front import RECEIVED, Front
 from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
 from rtl.execute import PIPELINE
-from rtl.isa import Opcode
+from rtl.isa import Opcode, Order
 from rtl.planes import PlaneLists
 from rtl.table import ENTRIES
 from rtl.timing import array_timing
 from rtl.unpack import Unpack
+from rtl.weights import Weights
 from sim.tile_model import Tile
 
 #: From a run's last beat on the bus until EXEC or the table loader may take the slot that it completes.
 FILLED = RECEIVED + Unpack.LATENCY
+#: How much later the table loader may where the beats are turned.
+TURNED = Weights.TURNED
 #: From a run's last beat on the bus until the next run's note has made room for another.
 NOTE_FREE = RECEIVED + 2
 #: Fetching the digits of a row before its entries are written.
@@ -119,16 +122,27 @@ class Table:
     def __init__(self, config: AcceleratorConfig, stalls: Stalls):
         self._rows, self._cycles, self._stalls = config.rows, config.table_load_cycles, stalls
         self._end = NEVER  # last entry of the newest context
-        self.weight_free = deque([NEVER] * WEIGHT_SLOTS, maxlen=WEIGHT_SLOTS)  # when LOAD sees the slots free again
+        self._weight_free = deque([NEVER] * WEIGHT_SLOTS, maxlen=WEIGHT_SLOTS)  # when LOAD sees the slots free again
+        self._turned = False  # the newest slot
+
+    def weight_free(self, order: int) -> int:
+        """When LOAD may fill the next slot: behind turned ones, one of another order waits until all are free."""
+        overtakes = self._turned and order != Order.TURNED
+        self._turned = order == Order.TURNED
+        return self._weight_free[-1 if overtakes else 0]
 
     def write(self, filled: int, context_free: int) -> int:
-        """Write a context from a slot filled in cycle `filled`; return the cycle in which EXEC may use it."""
+        """Write the context of the slot asked for last, which is filled with a beat on the bus in cycle `filled`.
+
+        Return the cycle in which EXEC may use it.
+        """
         # The register for a row's digits is free when the last row before has been taken.
+        filled += FILLED + (TURNED if self._turned else 0)
         fetched = max(filled, self._end - ENTRIES + 1) + FETCH
         begin = max(fetched, self._end, context_free)
         self._end = begin + self._cycles
         last_fetched = begin + ENTRIES * (self._rows - 2) + FETCH
-        self.weight_free.append(last_fetched + 2)
+        self._weight_free.append(last_fetched + 2)
         self._stalls.table_busy += self._cycles
         return self._end + CONTEXT_FULL + 1
 

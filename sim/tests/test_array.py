@@ -16,7 +16,7 @@ from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 
 from rtl.array import DRAIN_LATENCY, ClusterArray
 from rtl.config import ACC_BITS, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.control import DRAIN_ROWS, ROW_BANKS, drain, fill, step
+from rtl.control import DRAIN_ROWS, ROW_BANKS, drain, step, stream_fill, weight_fill
 from rtl.table import TableLoader, WeightSlot
 from rtl.timing import array_timing
 from sim.tests.array_model import ClusterModel
@@ -24,20 +24,20 @@ from sim.tests.bench import compiled, run
 from sim.tests.streams import StreamSource, start
 
 CONFIG = AcceleratorConfig.preset("tiny", stream_depth=64)
-STEP, FILL, DRAIN = step(CONFIG), fill(CONFIG), drain(CONFIG)
+STEP, DRAIN = step(CONFIG), drain(CONFIG)
+FILLS = {"stream_fill": stream_fill(CONFIG), "weight_fill": weight_fill(CONFIG)}
 POSITIONS = 12
 ROUNDS = 6
 
 
 class ArrayBench(wiring.Component):
-    """Array and table loader, with the fill bus, the steps and the drain as ports."""
+    """Array and table loader, with the fill buses, the steps and the drain as ports."""
 
     def __init__(self, lanes: int):
         self._lanes = lanes
         super().__init__(
             {
-                "stream_fill": In(FILL),
-                "weight_fill": In(FILL),
+                **{name: In(layout) for name, layout in FILLS.items()},
                 "step": In(STEP),
                 "weights": In(stream.Signature(WeightSlot)),
                 "context_full": Out(1),
@@ -62,10 +62,7 @@ class ArrayBench(wiring.Component):
             self.context_full.eq(table.context_full),
             table.context_free.eq(self.context_free),
         ]
-        # One bus has the beats of both, two of one each.
-        m.d.comb += [array.fill[0].eq(self.weight_fill), array.fill[-1].eq(self.stream_fill)]
-        if self._lanes == 1:
-            m.d.comb += array.fill[0].eq(self.weight_fill.as_value() | self.stream_fill.as_value())
+        m.d.comb += [getattr(array, name).eq(getattr(self, name)) for name in FILLS]
         for lane in range(self._lanes):
             m.d.comb += [
                 array.drain[lane].eq(getattr(self, f"drain{lane}")),
@@ -86,7 +83,7 @@ def packed(layout, values: dict) -> int:
 
 
 async def put_fill(dut, bus, **values):
-    getattr(dut, bus).value = packed(FILL, values)
+    getattr(dut, bus).value = packed(FILLS[bus], {"valid": 1, **values})
     await RisingEdge(dut.clk)
     getattr(dut, bus).value = 0
 
@@ -99,7 +96,7 @@ async def fill_streams(dut, rng, models):
             words = [int(w) for w in rng.integers(0, 1 << WORD_CHANNELS, BEAT_WORDS)]
             data = sum(word << WORD_CHANNELS * j for j, word in enumerate(words))
             addresses = [(addr + 5 * j) % CONFIG.stream_depth for j in range(BEAT_WORDS)]
-            await put_fill(dut, "stream_fill", clusters=takers, stream=1, row_bank=bank, addr=addresses, data=data)
+            await put_fill(dut, "stream_fill", clusters=takers, row_bank=bank, addr=addresses, data=data)
             for i, model in enumerate(models):
                 if takers >> i & 1:
                     model.words[bank, range(BEAT_WORDS), addresses] = words
@@ -115,7 +112,7 @@ async def fill_weights(dut, rng, models, slot, context, signed):
         for beat, row in enumerate(nibbles):
             data = sum(int(n) << 4 * c for c, n in enumerate(row))
             address = slot * CONFIG.weight_tile_beats + beat
-            await put_fill(dut, "weight_fill", clusters=1 << i, weight=1, weight_addr=address, data=data)
+            await put_fill(dut, "weight_fill", clusters=1 << i, addr=address, data=data)
 
 
 def random_steps(rng, context, unsigned, clear):

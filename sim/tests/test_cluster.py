@@ -12,7 +12,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from rtl.cells import Accumulator, Select
 from rtl.cluster import Cluster
 from rtl.config import ACC_BITS, BEAT_WORDS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.control import DRAIN_ROWS, ROW_BANKS, fill, step, table_step
+from rtl.control import DRAIN_ROWS, ROW_BANKS, step, stream_fill, table_step, weight_fill
 from rtl.pe import processing_element
 from rtl.result import ResultBank
 from rtl.table import SubsetSums
@@ -22,7 +22,8 @@ from sim.tests.bench import compiled, run
 from sim.tests.streams import start
 
 CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
-FILL, TABLE, ADDR = fill(CONFIG), table_step(CONFIG), step(CONFIG)["addr"].shape
+STREAM, WEIGHT = stream_fill(CONFIG), weight_fill(CONFIG)
+TABLE, ADDR = table_step(CONFIG), step(CONFIG)["addr"].shape
 POSITIONS = 10
 TIMING = array_timing(CONFIG)
 LATENCY = processing_element(CONFIG).LATENCY
@@ -79,9 +80,9 @@ async def passes(dut):
         for addr in range(CONFIG.stream_depth):
             words = rng.integers(0, 1 << WORD_CHANNELS, BEAT_WORDS)
             data = sum(int(word) << WORD_CHANNELS * j for j, word in enumerate(words))
-            values = {"stream": 1, "row_bank": bank, "addr": [addr] * BEAT_WORDS, "data": data}
-            script.at(cycle, "fill0", packed(FILL, values))
-            script.at(cycle, "take", int(addr != 7))  # another cluster's
+            values = {"valid": 1, "row_bank": bank, "addr": [addr] * BEAT_WORDS, "data": data}
+            script.at(cycle, "stream_fill", packed(STREAM, values))
+            script.at(cycle, "stream_take", int(addr != 7))  # another cluster's
             if addr != 7:
                 model.words[bank, :, addr] = words
             cycle += 1
@@ -91,8 +92,8 @@ async def passes(dut):
         digits = rng.integers(-8 if signed else 0, 8 if signed else 16, (CONFIG.rows, LANES))
         for beat, nibbles in enumerate((digits & 15).reshape(-1, WORD_CHANNELS)):
             data = sum(int(v) << 4 * c for c, v in enumerate(nibbles))
-            script.at(cycle, "fill0", packed(FILL, {"weight": 1, "weight_addr": beat, "data": data}))
-            script.at(cycle, "take", 1)
+            script.at(cycle, "weight_fill", packed(WEIGHT, {"valid": 1, "addr": beat, "data": data}))
+            script.at(cycle, "weight_take", 1)
             cycle += 1
         model.digits[context] = digits
         cycle = write_tables(script, cycle, context, signed)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,11 +17,13 @@ from host.backends.modelled import Modelled
 from host.bench import difference, print_table
 from host.board import Board
 from host.cycles import units as units
+from host.cycles.model import CycleModel
 from host.nn.products import Product
 from host.quantise import Precision
 from host.training.workload import network, task
-from rtl.config import AcceleratorConfig
+from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.ddr import Ddr
+from rtl.isa import Descriptor, Opcode
 
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
@@ -151,6 +154,41 @@ def compare_small_products(accelerator: AcceleratorConfig, ddr: Ddr, accepted: f
         rtl, model = compare(board, run)
         print(f"{model:,} of {rtl:,}: {100 * (model / rtl - 1):+.2f}%")
         assert model == pytest.approx(rtl, rel=accepted / 100)
+    board.close()
+
+
+@pytest.mark.parametrize("managers", [1, 2])
+def test_orders_of_the_stationary_operand(managers):
+    """A change from turned to other beats waits, and what is turned is there later."""
+    config = AcceleratorConfig.preset("sim", managers=managers)
+    board = open_board("sim", config=config)
+    d = Descriptor(
+        opcode=Opcode.WINDOW,
+        **dict.fromkeys(("height", "width", "out_height", "out_width"), 8),
+        samples=2,
+        k_blocks=3,
+        row_blocks=2,
+        tile_rows=8,
+        row_groups=4,
+        pad_top=1,
+        pad_left=1,
+        stream_bits=2,
+        stationary_bits=8,
+        stream_base=0x10000,
+        stationary_base=0x40000,
+        stationary_stride_k=2 * config.weight_tile_beats * BEAT_BYTES,
+        out_base=0x80000,
+        out_stride_n=0x4000,
+        out_stride_m=0x1000,
+    )
+    board.write(0x10000, np.full(0x10000, 0xFF, np.uint8))  # no plane is skipped
+    for orders in ("0", "2", "01020", "2222", "1211"):
+        program = [replace(d, stationary_order=int(order)) for order in orders]
+        before = board.counters()["busy"]
+        board.run(program)
+        rtl, model = board.counters()["busy"] - before, CycleModel(config).program(program).busy
+        print(f"{orders}: {model:,} of {rtl:,}: {100 * (model / rtl - 1):+.2f}%")
+        assert model == pytest.approx(rtl, abs=2 * len(program))  # turning takes more
     board.close()
 
 

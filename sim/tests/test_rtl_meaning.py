@@ -147,6 +147,7 @@ FAULTS = (
     {"flags": 1 << 6},
     {"product_reserved": 1 << 40},
     {"stationary_bits": 0},
+    {"stationary_order": 1},
     {"out_stride_m": 4},
     {"stride": 3},
     {"tile_samples": 200},

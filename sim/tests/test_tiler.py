@@ -14,7 +14,7 @@ from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.dma import Beat, Command
 from rtl.fetch import Fetch
-from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode, Order
 from rtl.tiler import Tiler
 from rtl.tiles import exec_tile, load_tile, store_tile
 from sim.golden import check
@@ -22,7 +22,7 @@ from sim.tests.bench import compiled, run
 from sim.tests.streams import StreamSink, StreamSource, start
 from sim.tile_model import records, tiles_of
 
-CONFIG = AcceleratorConfig.preset("tiny")
+CONFIG = AcceleratorConfig.preset("tiny", rows=16)
 RING, RING_ENTRIES, TABLE = 0x400, 4, 0x2000
 BAD_TABLE = TABLE + 64  # four good samples, then a byte that is no precision
 BAD_BYTE = BAD_TABLE + 4
@@ -121,6 +121,7 @@ def descriptor(rng, **changes) -> Descriptor:
             **{f"stationary_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "km"},
             **{f"out_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nm"},
             stationary_stride_n=8 * int(rng.integers(2)),
+            stationary_order=int(rng.choice(Order)),
             stream_table=TABLE + int(rng.integers(40)),
             stationary_table=TABLE + 60 + int(rng.integers(4)),
         )
@@ -222,7 +223,8 @@ async def fences(dut):
 BAD = (
     (Error.OPCODE, {"opcode": 0}),
     (Error.OPCODE, {"opcode": 0x101}),
-    *((Error.FLAGS, changes) for changes in ({"flags": 1 << 6}, {"flags": 1 << 15}, {"out_format": 3})),
+    *((Error.FLAGS, {"flags": 1 << bit}) for bit in (6, 15)),
+    *((Error.FLAGS, {name: 3}) for name in ("out_format", "stationary_order")),
     *((Error.RESERVED, {place.name: 1}) for place in Descriptor.places if place.field.name == "reserved"),
     (Error.RESERVED, {"spare_reserved": 1 << 63}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),

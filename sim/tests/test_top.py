@@ -28,9 +28,10 @@ from sim.tests.top_bench import (
 )
 
 
-@pytest.mark.parametrize(("managers", "pause"), [(1, 0.0), (1, 0.4), (2, 0.4)])
-def test_top(managers, pause, case):
-    run(compiled(TopBench, managers), __name__, case, env={"MANAGERS": managers, "PAUSE": pause})
+@pytest.mark.parametrize(("managers", "rows", "pause"), [(1, 4, 0.0), (1, 16, 0.4), (2, 4, 0.4), (2, 16, 0.0)])
+def test_top(managers, rows, pause, case):
+    config = replace(CONFIG, managers=managers, rows=rows)
+    run(compiled(TopBench, config), __name__, case, env={"MANAGERS": managers, "ROWS": rows, "PAUSE": pause})
 
 
 @cocotb.test()

@@ -1,7 +1,7 @@
 """Surroundings of the whole accelerator: flat buses, a memory that can refuse accesses, and the few steps of a driver.
 
 Memory and managers are cocotbext-axi's; in the environment, `PAUSE` is the chance, each cycle, that a channel of the
-memory waits, and `MANAGERS` how many managers the accelerator has.
+memory waits, and `MANAGERS` and `ROWS` are those of the accelerator.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rtl.isa import (
     Format,
     Irq,
     Opcode,
+    Order,
     Status,
 )
 from rtl.top import Accelerator
@@ -38,13 +39,14 @@ from sim.golden import check, execute
 from sim.tests.faults import Refusing
 from sim.tests.streams import start
 
-CONFIG = AcceleratorConfig.preset("tiny")
+MANAGERS = int(os.environ.get("MANAGERS", "1"))
+CONFIG = AcceleratorConfig.preset("tiny", managers=MANAGERS, rows=int(os.environ.get("ROWS", "4")))
 RING_ENTRIES = 8
 TABLES, STREAM, WEIGHTS, RESULTS = 0x1000, 0x4000, 0x10000, 0x20000
 #: Beyond the precision bytes, streaming and stationary operands of any random descriptor.
 TABLES_END, STREAM_END, WEIGHTS_END = 0x2000, 0xC000, 0x18000
 #: Room for the results of any random descriptor.
-RESULT_BYTES = 0xC000
+RESULT_BYTES = 0x3000 * CONFIG.rows
 MEMORY = RESULTS + RING_ENTRIES * RESULT_BYTES
 OWED = ("reads", "data", "responses")
 BOTH_TABLES = Flag.STREAM_TABLE | Flag.STATIONARY_TABLE
@@ -61,15 +63,15 @@ class TopBench(wiring.Component):
         What accelerator and memory owe each other: read beats, write beats, write responses.
     """
 
-    def __init__(self, managers: int):
-        self._managers = managers
-        buses = {f"m_axi{number}": Out(FLAT_AXI4) for number in range(managers)}
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        buses = {f"m_axi{number}": Out(FLAT_AXI4) for number in range(config.managers)}
         owed = {f"owed_{name}": Out(16) for name in OWED}
         super().__init__({**buses, "s_axil": In(flat_axilite(CSR_ADDRESS_BITS)), "irq": Out(1), **owed})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.accelerator = accelerator = Accelerator(replace(CONFIG, managers=self._managers))
+        m.submodules.accelerator = accelerator = Accelerator(self._config)
         managers = accelerator.axi
         for number, axi in enumerate(managers):
             channels = {name: getattr(axi, name) for name in ("ar", "r", "aw", "w", "b")}
@@ -111,7 +113,7 @@ class Bench:
         self.rng = np.random.default_rng(random.getrandbits(32))
         self.memory = FaultyMemory(MEMORY)
         self._csr = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil_"), dut.clk)
-        for number in range(int(os.environ["MANAGERS"])):
+        for number in range(MANAGERS):
             slave = AxiSlave(AxiBus.from_prefix(dut, f"m_axi{number}_"), dut.clk, target=self.memory)
             self._pause(slave, float(os.environ["PAUSE"]))
         self.image = self.rng.integers(0, 256, MEMORY).astype(np.uint8)
@@ -208,7 +210,7 @@ class Bench:
 
 
 async def bench(dut) -> Bench:
-    offers = {f"m_axi{number}__{channel}valid": 0 for number in range(int(os.environ["MANAGERS"])) for channel in "rb"}
+    offers = {f"m_axi{number}__{channel}valid": 0 for number in range(MANAGERS) for channel in "rb"}
     await start(dut, **offers)  # a test that failed may have left one
     made = Bench(dut)
     await made.begin()
@@ -248,6 +250,7 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             stationary_stride_n=8 * int(rng.integers(32)) if rng.random() < 0.2 else 0,
             stationary_stride_k=8 * int(rng.integers(64)),
             stationary_stride_m=8 * int(rng.integers(64)),
+            stationary_order=int(rng.choice(Order)) if CONFIG.square else Order.ROWS,
             stream_table=TABLES + int(rng.integers(64)),
             stationary_table=TABLES + 64 + int(rng.integers(8)),
             out_base=RESULTS,
