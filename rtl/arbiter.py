@@ -10,7 +10,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import BEAT_BITS
-from .dma import USER, Beats, Command
+from .dma import USER, Beats, Command, Fault
 
 
 def _checked(users: int) -> int:
@@ -22,7 +22,8 @@ def _checked(users: int) -> int:
 def _merge(m: Module, users, o) -> None:
     """The commands of `users` to `o`."""
     if len(users) == 1:
-        wiring.connect(m, wiring.flipped(users[0]), wiring.flipped(o))
+        (user,) = users
+        m.d.comb += [o.valid.eq(user.valid), o.payload.eq(user.payload), user.ready.eq(o.ready)]
         return
     free = Signal()
     chosen = Signal(Command)
@@ -43,28 +44,41 @@ class ReadArbiter(wiring.Component):
     Members
     -------
     i : In(stream of Command) of each user
-    o : Out(stream of Command), beats : In(Beats)
-        To and from the reader.
     share : Out(Beats) of each user
-        Those of its commands.
+        What was read for it, but for beats that were refused.
+    closed : In(users)
+        No more commands of this user are taken, and it gets no more beats.
+    o : Out(stream of Command), beats : In(Beats), fault : In(Fault)
+        To and from the reader.
     """
 
     def __init__(self, users: int):
         super().__init__(
             {
                 "i": In(stream.Signature(Command)).array(_checked(users)),
+                "share": Out(Beats).array(users),
+                "closed": In(users),
                 "o": Out(stream.Signature(Command)),
                 "beats": In(Beats),
-                "share": Out(Beats).array(users),
+                "fault": In(Fault),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        _merge(m, self.i, self.o)
-        for number, share in enumerate(self.share):
+        opened = []
+        for number, (i, share, closed) in enumerate(zip(self.i, self.share, self.closed, strict=True)):
+            command = stream.Signature(Command).create(path=(f"command{number}",))
             mine = self.beats.payload.user == number
-            m.d.comb += [share.payload.eq(self.beats.payload), share.valid.eq(self.beats.valid & mine)]
+            m.d.comb += [
+                command.valid.eq(i.valid & ~closed),
+                command.payload.eq(i.payload),
+                i.ready.eq(command.ready & ~closed),
+                share.payload.eq(self.beats.payload),
+                share.valid.eq(self.beats.valid & mine & ~self.fault.valid & ~closed),
+            ]
+            opened.append(command)
+        _merge(m, opened, self.o)
         return m
 
 

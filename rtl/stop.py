@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,39 +19,43 @@ Failure = data.StructLayout({"error": Error, "index": INDEX})
 class Stop(wiring.Component):
     """Keeps the error that counts until `clear`.
 
+    A refused read counts when all descriptors before its own are complete, so of several the earliest counts. Each user
+    of a manager reads for one descriptor after the other, so its first refusal is its earliest.
+
+    Parameters
+    ----------
+    users : for each manager, what a refused read of each of its users is. Of several that count in the same cycle the
+        last goes first.
+
     Members
     -------
     read : In(Fault) of each manager, write : In(Fault)
         Pulses of the bus engines.
-    operand : In(1) of each manager
-        `read` is of an operand, not of a descriptor or a precision table.
     descriptor : In(Failure)
         What the tiler stopped at; it stays.
     completed : In(32)
-        Descriptors completed. A refused read counts when all descriptors before its own are; so of several the earliest
-        counts.
+        Descriptors completed.
     clear : In(1)
-    refused_load, refused_fetch : Out(1) of each manager
-        A read of LOAD's or of fetch's was refused: the one makes no new reads over this manager, the other gets no more
-        beats. What LOAD reads over another manager may be for earlier descriptors.
+    refused : Out(users) of each manager
+        A read of this user was refused, so it makes no new ones over this manager and gets no more beats. What others
+        read, or what it reads over another manager, may be for earlier descriptors.
     bus : Out(1)
         An error on the bus counts, so that what follows it is worthless.
     stopped : Out(1), failure : Out(Failure)
         One cycle after `bus`. Of errors that come in one cycle, writes go before reads and reads before the tiler.
     """
 
-    def __init__(self, managers: int):
-        self._managers = managers
+    def __init__(self, users: Sequence[Sequence[Error]]):
+        self._users = users
+        managers = len(users)
         super().__init__(
             {
                 "read": In(Fault).array(managers),
-                "operand": In(1).array(managers),
                 "write": In(Fault),
                 "descriptor": In(Failure),
                 "completed": In(INDEX),
                 "clear": In(1),
-                "refused_load": Out(1).array(managers),
-                "refused_fetch": Out(1).array(managers),
+                "refused": Out(max(map(len, users))).array(managers),
                 "bus": Out(1),
                 "stopped": Out(1),
                 "failure": Out(Failure),
@@ -59,41 +65,37 @@ class Stop(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         read = Signal(Failure)  # one that completion has reached
-        reached = Signal()
-        refused = []
-        for number in reversed(range(self._managers)):
-            error, index, here = self._refused(m, number)
-            with m.If(here):
-                m.d.comb += [read.error.eq(error), read.index.eq(index), reached.eq(1)]
-            refused.append(here)
+        reached = []
+        for manager, kinds in enumerate(self._users):
+            for user, kind in enumerate(kinds):
+                here, index = self._refused(m, manager, user)
+                with m.If(here):
+                    m.d.comb += [read.error.eq(kind), read.index.eq(index)]
+                reached.append(here)
 
+        bus = self.write.valid | Cat(reached).any()
         seen = Signal()
         latest = Signal(Failure)
-        m.d.sync += [
-            seen.eq(self.write.valid | reached | (self.descriptor.error != Error.NONE)),
-            latest.eq(self.descriptor),
-        ]
+        m.d.sync += [seen.eq(bus | (self.descriptor.error != Error.NONE)), latest.eq(self.descriptor)]
         with m.If(self.write.valid):
             m.d.sync += [latest.error.eq(Error.AXI_WRITE), latest.index.eq(self.write.index)]
-        with m.Elif(reached):
+        with m.Elif(Cat(reached).any()):
             m.d.sync += latest.eq(read)
-        with m.If(self.write.valid | reached):
+        with m.If(bus):
             m.d.sync += self.bus.eq(1)
         with m.If(seen & ~self.stopped):
             m.d.sync += [self.stopped.eq(1), self.failure.eq(latest)]
         with m.If(self.clear):
-            state = (*self.refused_load, *self.refused_fetch, *refused, seen, self.bus, self.stopped, self.failure)
+            state = (*self.refused, *reached, seen, self.bus, self.stopped, self.failure)
             m.d.sync += [signal.eq(0) for signal in state]
         return m
 
-    def _refused(self, m: Module, number: int):
-        """Keeps a manager's refused read. Returns its error, its descriptor, and whether completion is there."""
-        fault, operand = self.read[number], self.operand[number]
-        load, fetch = self.refused_load[number], self.refused_fetch[number]
-        index = Signal(INDEX, name=f"refused_index{number}")
-        reached = Signal(name=f"reached{number}")
-        # LOAD never works on a later descriptor than fetch, so it goes first.
-        with m.If(fault.valid & ~load & (operand | ~fetch)):
-            m.d.sync += [load.eq(operand), fetch.eq(~operand), index.eq(fault.index)]
-        m.d.sync += reached.eq((load | fetch) & (self.completed == index))
-        return Mux(load, Error.AXI_READ, Error.AXI_FETCH), index, reached
+    def _refused(self, m: Module, manager: int, user: int):
+        """Keeps a user's refused read. Returns whether completion is there, and its descriptor."""
+        fault, refused = self.read[manager], self.refused[manager][user]
+        index = Signal(INDEX, name=f"refused_index{manager}_{user}")
+        reached = Signal(name=f"reached{manager}_{user}")
+        with m.If(fault.valid & (fault.user == user) & ~refused):
+            m.d.sync += [refused.eq(1), index.eq(fault.index)]
+        m.d.sync += reached.eq(refused & (self.completed == index))
+        return reached, index

@@ -12,6 +12,7 @@ from .axi import AXI4, AXILite
 from .config import BEAT_BYTES, AcceleratorConfig
 from .csr import RegisterBank
 from .dma import Reader, Writer
+from .errors import Error
 from .execute import Execute
 from .fetch import Fetch
 from .isa import COUNTER_NAMES, CSR_ADDRESS_BITS
@@ -58,10 +59,8 @@ class Accelerator(wiring.Component):
             return component
 
         m.submodules.csr = csr = RegisterBank(config)
-        m.submodules.stop = stop = Stop(config.managers)
         readers = [unit(f"reader{manager}", Reader(config)) for manager in range(config.managers)]
         writers = [unit(f"writer{lane}", Writer(config)) for lane in range(config.lanes)]
-        arbiter = unit("arbiter", ReadArbiter(users=2))
         fetch, tiler = unit("fetch", Fetch()), unit("tiler", Tiler(config))
         load, execute, store = (
             unit("load", Load(config)),
@@ -74,6 +73,12 @@ class Accelerator(wiring.Component):
             "execute": unit("execute_queue", Queue(exec_tile(config), config.queue_depth)),
             "store": unit("store_queue", Queue(store_tile(config), config.queue_depth)),
         }
+        # Who shares each reader, the first goes first, and what a refused read of theirs is.
+        users = [[] for _ in readers]
+        users[0].append((Error.AXI_FETCH, fetch.command, fetch.beats))
+        for manager, (command, beats) in enumerate(zip(load.command, load.beats, strict=True)):
+            users[manager].append((Error.AXI_READ, command, beats))
+        m.submodules.stop = stop = Stop([[error for error, _, _ in sharing] for sharing in users])
 
         # Buses.
         wiring.connect(m, wiring.flipped(self.csr), csr.bus)
@@ -99,14 +104,18 @@ class Accelerator(wiring.Component):
             wiring.connect(m, queues[name].o, component.i)
 
         # Memory.
-        wiring.connect(m, fetch.command, arbiter.i[0])
-        wiring.connect(m, load.command[0], arbiter.i[1])
-        wiring.connect(m, arbiter.o, readers[0].i)
-        wiring.connect(m, readers[0].o, arbiter.beats)
-        wiring.connect(m, arbiter.share[1], load.beats[0])
-        for manager in range(1, config.managers):
-            wiring.connect(m, load.command[manager], readers[manager].i)
-            wiring.connect(m, readers[manager].o, load.beats[manager])
+        for manager, (reader, sharing) in enumerate(zip(readers, users, strict=True)):
+            arbiter = unit(f"arbiter{manager}", ReadArbiter(len(sharing)))
+            wiring.connect(m, arbiter.o, reader.i)
+            wiring.connect(m, reader.o, arbiter.beats)
+            for (_, command, beats), i, share in zip(sharing, arbiter.i, arbiter.share, strict=True):
+                wiring.connect(m, command, i)
+                wiring.connect(m, share, beats)
+            m.d.comb += [
+                arbiter.fault.eq(reader.fault),
+                arbiter.closed.eq(stop.refused[manager]),
+                stop.read[manager].eq(reader.fault),
+            ]
         for lane, writer in enumerate(writers):
             wiring.connect(m, store.command[lane], writer.i)
             wiring.connect(m, store.beats[lane], writer.data)
@@ -163,11 +172,8 @@ class Accelerator(wiring.Component):
             csr.done.eq(store.interrupt),
         ]
 
-        # Errors. A refused read stops who wanted it; an error on the bus that counts halts all bursts.
+        # Errors. One on the bus that counts halts all bursts.
         m.d.comb += [
-            *(refused.eq(reader.fault) for refused, reader in zip(stop.read, readers, strict=True)),
-            stop.operand[0].eq(readers[0].fault.user),
-            *(operand.eq(1) for operand in stop.operand[1:]),
             # Lanes work at one descriptor at a time, so all refusals are of the same.
             stop.write.valid.eq(Cat(writer.fault.valid for writer in writers).any()),
             stop.write.index.eq(Mux(writers[0].fault.valid, writers[0].fault.index, writers[-1].fault.index)),
@@ -177,8 +183,6 @@ class Accelerator(wiring.Component):
             stop.clear.eq(reset),
             csr.error.eq(stop.failure.error),
             csr.error_index.eq(stop.failure.index),
-            fetch.beats.payload.eq(arbiter.share[0].payload),
-            fetch.beats.valid.eq(arbiter.share[0].valid & ~readers[0].fault.valid & ~stop.refused_fetch[0]),
         ]
 
         # Soft reset: no new bursts, wait until the bus is quiet, then reset all units in one cycle.
@@ -187,8 +191,7 @@ class Accelerator(wiring.Component):
         m.d.sync += [quiet_before.eq(quiet), reset.eq(quiet & quiet_before & ~reset)]
         m.d.comb += [
             halt.eq(csr.reset_request | stop.bus),
-            *(reader.halt.eq(halt | load) for reader, load in zip(readers, stop.refused_load, strict=True)),
-            *(writer.halt.eq(halt) for writer in writers),
+            *(engine.halt.eq(halt) for engine in (*readers, *writers)),
             csr.reset_done.eq(reset),
         ]
         with m.If(reset):

@@ -37,6 +37,7 @@ class DmaBench(wiring.Component):
         super().__init__(
             {
                 **{f"read{user}": In(stream.Signature(Command)) for user in range(USERS)},
+                "closed": In(USERS),
                 "beat": Out(Beat),
                 "beat_valid": Out(USERS),
                 "read_fault": Out(Fault),
@@ -79,6 +80,8 @@ class DmaBench(wiring.Component):
             self.write_quiet.eq(writer.quiet & ~writes.o.valid),
             reader.halt.eq(self.halt),
             writer.halt.eq(self.halt),
+            reads.closed.eq(self.closed),
+            reads.fault.eq(reader.fault),
             writes.user.eq(writer.user),
         ]
         return m
@@ -116,7 +119,7 @@ class Bench:
         self.written: list[tuple] = []  # commands in the order in which they were taken: (user, command)
 
     async def start(self):
-        await start(self.dut, halt=0)
+        await start(self.dut, halt=0, closed=0)
         self.memory = FaultyMemory(2**32)
         self.slave = AxiSlave(AxiBus.from_prefix(self.dut, "m_axi_"), self.dut.clk, self.dut.rst, target=self.memory)
         write, read = self.slave.write_if, self.slave.read_if
@@ -142,7 +145,7 @@ class Bench:
             assert not (dut.read_idle.value and in_flight["ar"])
             assert not (dut.write_idle.value and in_flight["aw"])
             assert not (dut.write_quiet.value and owed)
-            self._taken("read")
+            self._taken("read", closed=dut.closed.value.to_unsigned())
             if (user := self._taken("write")) is not None:
                 run = Command.from_bits(getattr(dut, f"write{user}__payload").value.to_unsigned())
                 self.written.append((user, run))
@@ -171,11 +174,11 @@ class Bench:
                 owed -= lengths.popleft()
             assert max(in_flight.values()) <= self.outstanding
 
-    def _taken(self, name: str) -> int | None:
-        """Whose command is taken in this cycle, if one is: never another's than that of the first who has one."""
+    def _taken(self, name: str, closed: int = 0) -> int | None:
+        """Whose command is taken in this cycle, if one is: never another's than that of the first who may have one."""
         offered = [user for user in range(USERS) if getattr(self.dut, f"{name}{user}__valid").value]
         taken = [user for user in offered if getattr(self.dut, f"{name}{user}__ready").value]
-        assert taken in ([], offered[:1])
+        assert taken in ([], [user for user in offered if not closed >> user & 1][:1])
         return taken[0] if taken else None
 
     def address(self, beats: int) -> int:
@@ -207,9 +210,8 @@ class Bench:
         assert next(bursts, None) is None
 
 
-@cocotb.test(timeout_time=1, timeout_unit="ms")
-async def reads(dut):
-    bench = await Bench(dut).start()
+async def random_reads(bench: Bench) -> tuple[list[list], list[list]]:
+    """Commands of each user, (addr, beats, index), and what they read: (data, last)."""
     commands, want = ([[] for _ in range(USERS)] for _ in range(2))
     for i in range(20 * USERS):
         user = bench.rng.randrange(USERS)
@@ -222,16 +224,51 @@ async def reads(dut):
         await bench.memory.write(addr, data)
         commands[user].append((addr, beats, i))
     for user in range(USERS):
-        for addr, beats, i in commands[user]:
+        for addr, beats, _ in commands[user]:
             raw = bytes(await bench.memory.read(addr, 8 * beats))
             words = [int.from_bytes(raw[k : k + 8], "little") for k in range(0, len(raw), 8)]
             want[user].extend((word, int(k == beats - 1)) for k, word in enumerate(words))
-            bench.reads[user].put(command(addr, beats, i))
+    return commands, want
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def reads(dut):
+    bench = await Bench(dut).start()
+    commands, want = await random_reads(bench)
+    for source, runs in zip(bench.reads, commands, strict=True):
+        for wanted in runs:
+            source.put(command(*wanted))
     await bench.until(lambda: all(len(got) >= len(w) for got, w in zip(bench.beats, want, strict=True)))
     await ClockCycles(dut.clk, 20)
     assert bench.beats == want
     assert dut.read_idle.value == 1
     assert bench.faults == {"read": [], "write": []}
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def a_refused_read_closes_its_user_alone(dut):
+    """As the accelerator does it: in the cycle after the fault."""
+    bench = await Bench(dut).start()
+    commands, want = await random_reads(bench)
+    victim = bench.rng.randrange(USERS)
+    bad = bench.rng.randrange(len(commands[victim]))
+    rest = [(BAD, 20, 1000), *commands[victim][bad:]]
+    want[victim] = want[victim][: sum(beats for _, beats, _ in commands[victim][:bad])]
+    commands[victim][bad:] = rest
+    for source, runs in zip(bench.reads, commands, strict=True):
+        for wanted in runs:
+            source.put(command(*wanted))
+    while not Fault.from_bits(dut.read_fault.value.to_unsigned()).valid:
+        await RisingEdge(dut.clk)
+    dut.closed.value = 1 << victim
+    await RisingEdge(dut.clk)
+    left = bench.reads[victim].pending
+    others = [source for source in bench.reads if source is not bench.reads[victim]]
+    await bench.until(lambda: not any(source.pending for source in others) and dut.read_idle.value == 1)
+    await ClockCycles(dut.clk, 50)
+    assert bench.beats == want
+    assert bench.reads[victim].pending == left, "a closed user's command has been taken"
+    assert set(bench.faults["read"]) == {(victim, 1000)}
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
@@ -298,7 +335,9 @@ async def errors_name_their_user_and_descriptor(dut):
         for _ in range(beats):
             bench.data[index % USERS].put(index)
     await bench.all_written()
-    await bench.until(lambda: sum(map(len, bench.beats)) == 35 and dut.write_quiet.value == 1)
+    await bench.until(lambda: sum(map(len, bench.beats)) == 20 and dut.write_quiet.value == 1)
+    await bench.until(lambda: dut.read_idle.value == 1)
+    await ClockCycles(dut.clk, 2)
     assert set(bench.faults["read"]) == {(index % USERS, index) for addr, _, index in plan if addr == BAD}
     bad = [(user, run.index) for user, run in bench.written if run.addr == BAD]
     assert list(dict.fromkeys(bench.faults["write"])) == bad
