@@ -29,6 +29,8 @@ class Store(wiring.Component):
         Of each lane, to its writer.
     quiet : In(1)
         Of each lane: the writer has written everything and been acknowledged.
+    vector_finished : In(1)
+        Pulse: the vector unit has handed all beats of a pass to its writer.
     finished : Out(1)
         Pulse: all sums of a tile have been requested, or a descriptor has ended.
     completed : Out(1), interrupt : Out(1)
@@ -55,6 +57,7 @@ class Store(wiring.Component):
                 "command": Out(stream.Signature(Command)).array(lanes),
                 "beats": Out(stream.Signature(BEAT_BITS)).array(lanes),
                 "quiet": In(1).array(lanes),
+                "vector_finished": In(1),
                 "finished": Out(1),
                 "completed": Out(1),
                 "interrupt": Out(1),
@@ -78,6 +81,7 @@ class Store(wiring.Component):
                 lane.drained.eq(self.drained[number]),
                 lane.drained_valid.eq(self.drained_valid[number]),
                 lane.quiet.eq(self.quiet[number]),
+                lane.vector_finished.eq(self.vector_finished),
                 lane.complete.eq(self.completed),
             ]
             lanes.append(lane)

@@ -49,6 +49,9 @@ class StoreLane(wiring.Component):
         To the writer.
     quiet : In(1)
         The writer has written everything and been acknowledged.
+    vector_finished : In(1)
+        Pulse: the vector unit has handed all beats of a pass to its writer. The end of a pass waits for its pulse, or
+        the pulse for its end; two may wait.
     drained_tile : Out(1)
         Pulse: all of a tile's sums have been requested.
     done : Out(1), interrupt : Out(1), complete : In(1)
@@ -73,6 +76,7 @@ class StoreLane(wiring.Component):
                 "command": Out(stream.Signature(Command)),
                 "beats": Out(stream.Signature(BEAT_BITS)),
                 "quiet": In(1),
+                "vector_finished": In(1),
                 "drained_tile": Out(1),
                 "done": Out(1),
                 "interrupt": Out(1),
@@ -97,8 +101,15 @@ class StoreLane(wiring.Component):
         self._address(m, tile, vacant, ended, ends)
         mine, last_request = self._requests(m, tile, vacant, loaded, granted, ended, ends)
         full, use = self._full(m)
-        quiet = Signal()
-        m.d.sync += [quiet.eq(self.quiet), loaded.eq(0), ended.eq(granted & last_request)]
+        passes = Signal(range(3))  # vector passes that have finished and whose end has not been reached
+        quiet = Signal()  # all that was to be written has been
+        ended_pass = Signal()
+        m.d.sync += [
+            passes.eq(passes + self.vector_finished - ended_pass),
+            quiet.eq(self.quiet & (passes.any() | ~tile.vector)),
+            loaded.eq(0),
+            ended.eq(granted & last_request),
+        ]
         m.d.comb += [
             self.interrupt.eq(tile.interrupt),
             self.i.ready.eq(vacant & (full | self.i.payload.end)),
@@ -137,6 +148,7 @@ class StoreLane(wiring.Component):
                     m.next = "TILE"
             with m.State("END"):
                 m.d.comb += self.done.eq(quiet & whole)
+                m.d.comb += ended_pass.eq(self.complete & tile.vector)
                 with m.If(self.complete):
                     m.d.sync += vacant.eq(1)
                     m.next = "TILE"

@@ -178,6 +178,7 @@ class Tiler(wiring.Component):
             stream_signed=d.header.flags.stream_signed,
             signed=d.header.flags.stationary_signed,
             interrupt=d.header.flags.interrupt,
+            vector=0,
             format=d.sink.format,
             own_stationary=own_stationary,
             order=d.stationary.order,

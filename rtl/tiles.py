@@ -123,6 +123,7 @@ def store_tile(config: AcceleratorConfig) -> data.StructLayout:
         {
             "index": INDEX,
             "end": 1,  # no tile: the descriptor's end
+            "vector": 1,  # that of a vector pass
             "interrupt": 1,
             "format": Format,
             **_clusters(config),

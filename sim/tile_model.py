@@ -171,6 +171,7 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         **clusters,
         "index": index,
         "end": 0,
+        "vector": 0,
         "interrupt": int(bool(d.flags & Flag.INTERRUPT)),
         "format": d.out_format,
         "row_blocks": d.row_blocks,
