@@ -9,8 +9,8 @@ from amaranth.hdl import Array, Const, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .config import BEAT_BITS
-from .dma import USER, Beats, Command, Fault
+from .config import BEAT_BITS, AcceleratorConfig
+from .dma import USER, Beats, Command, Done, Fault
 
 
 def _checked(users: int) -> int:
@@ -95,9 +95,15 @@ class WriteArbiter(wiring.Component):
         To the writer.
     user : In(USER)
         Whose beat the writer takes next.
+    done : In(Done)
+        The writer's.
+    quiet : Out(users)
+        All commands of this user are done.
     """
 
-    def __init__(self, users: int):
+    def __init__(self, config: AcceleratorConfig, users: int):
+        # Bursts in flight may all be of a command of their own, and others wait in the engine and here.
+        self._most = config.outstanding + 3
         super().__init__(
             {
                 "i": In(stream.Signature(Command)).array(_checked(users)),
@@ -105,12 +111,19 @@ class WriteArbiter(wiring.Component):
                 "o": Out(stream.Signature(Command)),
                 "beats": Out(stream.Signature(BEAT_BITS)),
                 "user": In(USER),
+                "done": In(Done),
+                "quiet": Out(users),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         _merge(m, self.i, self.o)
+        for number, (i, quiet) in enumerate(zip(self.i, self.quiet, strict=True)):
+            under_way = Signal(range(self._most + 1), name=f"under_way{number}")
+            done = self.done.valid & (self.done.user == number)
+            m.d.sync += under_way.eq(under_way + (i.valid & i.ready) - done)
+            m.d.comb += quiet.eq(under_way == 0)
         m.d.comb += [
             self.beats.valid.eq(Array(port.valid for port in self.data)[self.user]),
             self.beats.payload.eq(Array(port.payload for port in self.data)[self.user]),

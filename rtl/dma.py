@@ -27,8 +27,10 @@ Beat = data.StructLayout({"data": BEAT_BITS, "last": 1, "user": USER})
 Beats = stream.Signature(Beat, always_ready=True)
 #: An error response, and the descriptor and the user whose run met it.
 Fault = data.StructLayout({"valid": 1, "index": INDEX, "user": USER})
-#: Whose a burst is.
-Owner = data.StructLayout({"index": INDEX, "user": USER})
+#: Whose a burst is, and whether it is the last of its command.
+Owner = data.StructLayout({"index": INDEX, "user": USER, "last": 1})
+#: A command whose beats have all been written and acknowledged: its user.
+Done = data.StructLayout({"valid": 1, "user": USER})
 
 
 class _Cutter(wiring.Component):
@@ -38,8 +40,6 @@ class _Cutter(wiring.Component):
     -------
     i : In(stream of Command)
     o : Out(stream of the address channel)
-    last : Out(1)
-        The burst on `o` ends its command.
     owner : Out(Owner)
         Of the burst on `o`.
     stop : In(1)
@@ -52,7 +52,6 @@ class _Cutter(wiring.Component):
             {
                 "i": In(stream.Signature(Command)),
                 "o": Out(stream.Signature(address_channel(8))),
-                "last": Out(1),
                 "owner": Out(Owner),
                 "stop": In(1),
             }
@@ -91,8 +90,8 @@ class _Cutter(wiring.Component):
                 self.o.valid.eq(1),
                 self.o.payload.addr.eq(Cat(Const(0, align), first, number)),
                 self.o.payload.len.eq(Mux(final, end - first, ~first)),
-                self.last.eq(final),
                 self.owner.eq(owner),
+                self.owner.last.eq(final),
                 active.eq(~final),
                 number.eq(number + 1),
                 first.eq(0),
@@ -138,30 +137,27 @@ class Reader(wiring.Component):
         m.submodules.cutter = cutter = _Cutter(self._config)
         wiring.connect(m, wiring.flipped(self.i), cutter.i)
 
-        # A note for each burst in flight: is it the last of its command, and whose.
-        note = data.StructLayout({"last": 1, "owner": Owner})
-        m.submodules.notes = notes = Queue(note, self._config.outstanding)
+        m.submodules.owners = owners = Queue(Owner, self._config.outstanding)  # of the bursts in flight
         m.d.comb += [
             cutter.stop.eq(self.halt),
-            self.ar.valid.eq(cutter.o.valid & notes.i.ready),
+            self.ar.valid.eq(cutter.o.valid & owners.i.ready),
             self.ar.payload.eq(cutter.o.payload),
-            cutter.o.ready.eq(self.ar.ready & notes.i.ready),
-            notes.i.valid.eq(cutter.o.valid & self.ar.ready),
-            notes.i.payload.last.eq(cutter.last),
-            notes.i.payload.owner.eq(cutter.owner),
+            cutter.o.ready.eq(self.ar.ready & owners.i.ready),
+            owners.i.valid.eq(cutter.o.valid & self.ar.ready),
+            owners.i.payload.eq(cutter.owner),
             self.r.ready.eq(1),
-            notes.o.ready.eq(self.r.valid & self.r.payload.last),
-            self.idle.eq(~cutter.o.valid & ~notes.o.valid),
-            self.waiting.eq(notes.o.valid & ~self.r.valid),
+            owners.o.ready.eq(self.r.valid & self.r.payload.last),
+            self.idle.eq(~cutter.o.valid & ~owners.o.valid),
+            self.waiting.eq(owners.o.valid & ~self.r.valid),
         ]
         m.d.sync += [
             self.o.payload.data.eq(self.r.payload.data),
-            self.o.payload.last.eq(self.r.payload.last & notes.o.payload.last),
-            self.o.payload.user.eq(notes.o.payload.owner.user),
+            self.o.payload.last.eq(self.r.payload.last & owners.o.payload.last),
+            self.o.payload.user.eq(owners.o.payload.user),
             self.o.valid.eq(self.r.valid & ~self.halt),
             self.fault.valid.eq(self.r.valid & (self.r.payload.resp != OKAY)),
-            self.fault.index.eq(notes.o.payload.owner.index),
-            self.fault.user.eq(notes.o.payload.owner.user),
+            self.fault.index.eq(owners.o.payload.index),
+            self.fault.user.eq(owners.o.payload.user),
         ]
         return m
 
@@ -178,8 +174,8 @@ class Writer(wiring.Component):
         Whose beat the next one on `data` is.
     aw, w, b : AXI4 write channels
     fault, halt, idle : see `Reader`
-    quiet : Out(1)
-        Every beat of every command has been written and acknowledged.
+    done : Out(Done)
+        Pulse: everything of a command has been written and acknowledged.
     waiting : Out(1)
         A beat is held up by the bus.
     """
@@ -197,7 +193,7 @@ class Writer(wiring.Component):
                 "fault": Out(Fault),
                 "halt": In(1),
                 "idle": Out(1),
-                "quiet": Out(1),
+                "done": Out(Done),
                 "waiting": Out(1),
             }
         )
@@ -260,7 +256,8 @@ class Writer(wiring.Component):
             self.b.ready.eq(1),
             owners.o.ready.eq(self.b.valid),
             self.idle.eq(~cutter.o.valid & ~owners.o.valid),
-            self.quiet.eq(self.idle & cutter.i.ready),
+            self.done.valid.eq(self.b.valid & owners.o.payload.last),
+            self.done.user.eq(owners.o.payload.user),
         ]
         m.d.sync += [
             self.fault.valid.eq(self.b.valid & (self.b.payload.resp != OKAY)),

@@ -209,6 +209,8 @@ COUNTERS = (
     ("planes_skipped", "plane-cycles saved because a plane of the tile was all zero"),
     ("overflows", "results that did not fit int16 or int32 and were stored wrapped"),
     ("descriptors", "descriptors completed"),
+    ("vector_busy", "words, of 16 channels at one position, that the vector unit took"),
+    ("vector_stall", "cycles in which a vector pass was in work and took none"),
 )
 COUNTER_NAMES = tuple(name for name, _ in COUNTERS)
 

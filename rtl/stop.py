@@ -19,26 +19,28 @@ Failure = data.StructLayout({"error": Error, "index": INDEX})
 class Stop(wiring.Component):
     """Keeps the error that counts until `clear`.
 
-    A refused read counts when all descriptors before its own are complete, so of several the earliest counts. Each user
-    of a manager reads for one descriptor after the other, so its first refusal is its earliest.
+    A refused access counts when all descriptors before its own are complete, so of several the earliest counts. Each
+    user of an engine works for one descriptor after the other, so its first refusal is its earliest.
 
     Parameters
     ----------
-    users : for each manager, what a refused read of each of its users is. Of several that count in the same cycle the
-        last goes first.
+    users : for each engine, what a refused access of each of its users is; `Error.NONE` where it counts at once, as
+        `write`. Of several that count in the same cycle the last goes first.
 
     Members
     -------
-    read : In(Fault) of each manager, write : In(Fault)
-        Pulses of the bus engines.
+    fault : In(Fault) of each engine
+        Pulses.
+    write : In(Fault)
+        Pulse: a write of the first descriptor that is not complete was refused.
     descriptor : In(Failure)
         What the tiler stopped at; it stays.
     completed : In(32)
         Descriptors completed.
     clear : In(1)
-    refused : Out(users) of each manager
-        A read of this user was refused, so it makes no new ones over this manager and gets no more beats. What others
-        read, or what it reads over another manager, may be for earlier descriptors.
+    refused : Out(users) of each engine
+        An access of this user was refused, so it makes no new ones with this engine and gets no more beats. What others
+        do, or what it does with another engine, may be for earlier descriptors.
     bus : Out(1)
         An error on the bus counts, so that what follows it is worthless.
     stopped : Out(1), failure : Out(Failure)
@@ -47,15 +49,15 @@ class Stop(wiring.Component):
 
     def __init__(self, users: Sequence[Sequence[Error]]):
         self._users = users
-        managers = len(users)
+        engines = len(users)
         super().__init__(
             {
-                "read": In(Fault).array(managers),
+                "fault": In(Fault).array(engines),
                 "write": In(Fault),
                 "descriptor": In(Failure),
                 "completed": In(INDEX),
                 "clear": In(1),
-                "refused": Out(max(map(len, users))).array(managers),
+                "refused": Out(max(map(len, users))).array(engines),
                 "bus": Out(1),
                 "stopped": Out(1),
                 "failure": Out(Failure),
@@ -64,13 +66,15 @@ class Stop(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        read = Signal(Failure)  # one that completion has reached
+        kept = Signal(Failure)  # one that completion has reached
         reached = []
-        for manager, kinds in enumerate(self._users):
+        for engine, kinds in enumerate(self._users):
             for user, kind in enumerate(kinds):
-                here, index = self._refused(m, manager, user)
+                if kind == Error.NONE:
+                    continue
+                here, index = self._refused(m, engine, user)
                 with m.If(here):
-                    m.d.comb += [read.error.eq(kind), read.index.eq(index)]
+                    m.d.comb += [kept.error.eq(kind), kept.index.eq(index)]
                 reached.append(here)
 
         bus = self.write.valid | Cat(reached).any()
@@ -80,7 +84,7 @@ class Stop(wiring.Component):
         with m.If(self.write.valid):
             m.d.sync += [latest.error.eq(Error.AXI_WRITE), latest.index.eq(self.write.index)]
         with m.Elif(Cat(reached).any()):
-            m.d.sync += latest.eq(read)
+            m.d.sync += latest.eq(kept)
         with m.If(bus):
             m.d.sync += self.bus.eq(1)
         with m.If(seen & ~self.stopped):
@@ -90,11 +94,11 @@ class Stop(wiring.Component):
             m.d.sync += [signal.eq(0) for signal in state]
         return m
 
-    def _refused(self, m: Module, manager: int, user: int):
-        """Keeps a user's refused read. Returns whether completion is there, and its descriptor."""
-        fault, refused = self.read[manager], self.refused[manager][user]
-        index = Signal(INDEX, name=f"refused_index{manager}_{user}")
-        reached = Signal(name=f"reached{manager}_{user}")
+    def _refused(self, m: Module, engine: int, user: int):
+        """Keeps a user's refused access. Returns whether completion is there, and its descriptor."""
+        fault, refused = self.fault[engine], self.refused[engine][user]
+        index = Signal(INDEX, name=f"refused_index{engine}_{user}")
+        reached = Signal(name=f"reached{engine}_{user}")
         with m.If(fault.valid & (fault.user == user) & ~refused):
             m.d.sync += [refused.eq(1), index.eq(fault.index)]
         m.d.sync += reached.eq(refused & (self.completed == index))

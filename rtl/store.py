@@ -30,7 +30,7 @@ class Store(wiring.Component):
     quiet : In(1)
         Of each lane: the writer has written everything and been acknowledged.
     vector_finished : In(1)
-        Pulse: the vector unit has handed all beats of a pass to its writer.
+        Pulse: all that a vector pass wrote has been acknowledged.
     finished : Out(1)
         Pulse: all sums of a tile have been requested, or a descriptor has ended.
     completed : Out(1), interrupt : Out(1)

@@ -50,8 +50,8 @@ class StoreLane(wiring.Component):
     quiet : In(1)
         The writer has written everything and been acknowledged.
     vector_finished : In(1)
-        Pulse: the vector unit has handed all beats of a pass to its writer. The end of a pass waits for its pulse, or
-        the pulse for its end; two may wait.
+        Pulse: all that a vector pass wrote has been acknowledged. The end of a pass waits for its pulse, or the pulse
+        for its end.
     drained_tile : Out(1)
         Pulse: all of a tile's sums have been requested.
     done : Out(1), interrupt : Out(1), complete : In(1)
@@ -101,7 +101,9 @@ class StoreLane(wiring.Component):
         self._address(m, tile, vacant, ended, ends)
         mine, last_request = self._requests(m, tile, vacant, loaded, granted, ended, ends)
         full, use = self._full(m)
-        passes = Signal(range(3))  # vector passes that have finished and whose end has not been reached
+        # Vector passes that have finished and whose end has not been reached: those of all ends in the queue and of the
+        # one that the tiler is about to hand over.
+        passes = Signal(range(self._config.queue_depth + 3))
         quiet = Signal()  # all that was to be written has been
         ended_pass = Signal()
         m.d.sync += [

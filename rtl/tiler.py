@@ -24,7 +24,9 @@ from .fetch import Fetched
 from .precisions import Precisions
 from .runs import Runs
 from .sizes import Sizes
-from .tiles import DIGITS, INDEX, exec_tile, load_tile, store_tile
+from .tiler_block import Opcode
+from .tiles import DIGITS, INDEX, VectorTile, exec_tile, load_tile, store_tile
+from .vector_block import READS, VECTOR, WRITES
 
 
 class Tiler(wiring.Component):
@@ -36,6 +38,8 @@ class Tiler(wiring.Component):
     lookup, looked_up : see `rtl.fetch.Fetch`
     load, execute, store : Out(streams of load_tile, exec_tile, store_tile)
         A tile goes to all three; the next one is not offered before each has taken it.
+    vector : Out(stream of VectorTile)
+        Vector passes, where there is a unit for them.
     completed : In(32)
         Descriptors completed, for fences.
     quiescent : In(1)
@@ -55,6 +59,7 @@ class Tiler(wiring.Component):
                 "load": Out(stream.Signature(load_tile(config))),
                 "execute": Out(stream.Signature(exec_tile(config))),
                 "store": Out(stream.Signature(store_tile(config))),
+                **({"vector": Out(stream.Signature(VectorTile))} if config.vector else {}),
                 "completed": In(INDEX),
                 "quiescent": In(1),
                 "error": Out(Error),
@@ -100,6 +105,8 @@ class Tiler(wiring.Component):
             m.d.sync += failed.eq(error)
             m.next = "FAIL"
 
+        is_pass = Signal()
+        m.d.sync += is_pass.eq(d.header.opcode == Opcode.VECTOR)
         settled = Signal()
         with m.FSM():
             with m.State("IDLE"):
@@ -116,6 +123,14 @@ class Tiler(wiring.Component):
                     fail(check.error)
                 with m.Elif(reached.all() | ~d.header.flags.fence):
                     m.next = "STATIONARY"
+                    if config.vector:
+                        with m.If(is_pass):
+                            m.next = "PASS"
+            if config.vector:
+                with m.State("PASS"):
+                    m.d.comb += self.vector.valid.eq(1)
+                    with m.If(self.vector.ready):
+                        m.next = "END"
             with m.State("STATIONARY"):
                 m.d.comb += precisions.i.valid.eq(1)
                 with m.If(precisions.i.ready):
@@ -165,6 +180,8 @@ class Tiler(wiring.Component):
             with m.State("STOPPED"):
                 pass
 
+        if config.vector:
+            self._pass(m, d, index)
         self._offer(m, bands.o, end)
         own_stationary = Signal()
         m.d.sync += own_stationary.eq(d.stationary.stride_n != 0)
@@ -178,7 +195,7 @@ class Tiler(wiring.Component):
             stream_signed=d.header.flags.stream_signed,
             signed=d.header.flags.stationary_signed,
             interrupt=d.header.flags.interrupt,
-            vector=0,
+            vector=is_pass,
             format=d.sink.format,
             own_stationary=own_stationary,
             order=d.stationary.order,
@@ -189,6 +206,16 @@ class Tiler(wiring.Component):
         )
         m.d.comb += self.execute.payload.samples.eq(runs.o.payload.slots)
         return m
+
+    def _pass(self, m, d, index):
+        """A vector pass is what its descriptor says."""
+        tile, product = self.vector.payload, d.product
+        m.d.comb += [
+            tile.index.eq(index),
+            tile.channel_blocks.eq(product.k_blocks),
+            *(tile[name].eq(product[name]) for name in ("samples", "height", "width")),
+            *(tile[block.name].eq(d[block.name]) for block in (VECTOR, *READS, *WRITES)),
+        ]
 
     def _precisions(self, m, d, precisions, runs, take, of_samples):
         """The first precision of a descriptor is that of the stationary operand, all others go to the runs."""

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .arbiter import ReadArbiter
+from .arbiter import ReadArbiter, WriteArbiter
 from .array import ClusterArray
 from .axi import AXI4, AXILite
 from .config import BEAT_BYTES, AcceleratorConfig
@@ -22,7 +22,11 @@ from .stop import Stop
 from .store import Store
 from .table import TableLoader
 from .tiler import Tiler
-from .tiles import INDEX, exec_tile, load_tile, store_tile
+from .tiles import INDEX, VectorTile, exec_tile, load_tile, store_tile
+from .vector import Vector
+
+#: Of a writer's users.
+STORE, VECTOR = 0, 1
 
 
 class Accelerator(wiring.Component):
@@ -73,12 +77,23 @@ class Accelerator(wiring.Component):
             "execute": unit("execute_queue", Queue(exec_tile(config), config.queue_depth)),
             "store": unit("store_queue", Queue(store_tile(config), config.queue_depth)),
         }
-        # Who shares each reader, the first goes first, and what a refused read of theirs is.
+        # Who shares each reader and writer, the first goes first, and what a refused read of theirs is.
         users = [[] for _ in readers]
+        writing = [[lane] for lane in zip(store.command, store.beats, strict=True)]
         users[0].append((Error.AXI_FETCH, fetch.command, fetch.beats))
         for manager, (command, beats) in enumerate(zip(load.command, load.beats, strict=True)):
             users[manager].append((Error.AXI_READ, command, beats))
-        m.submodules.stop = stop = Stop([[error for error, _, _ in sharing] for sharing in users])
+        if config.vector:
+            passes, vector = unit("vector_queue", Queue(VectorTile, 1)), unit("vector", Vector(config))
+            wiring.connect(m, tiler.vector, passes.i)
+            wiring.connect(m, passes.o, vector.i)
+            for sharing, command, beats in zip(users, vector.command, vector.beats, strict=True):
+                sharing.append((Error.AXI_READ, command, beats))
+            writing[-1].append((vector.write, vector.data))
+        kinds = [[error for error, _, _ in sharing] for sharing in users]
+        # STORE's refused writes count at once, as it works on the first descriptor that is not complete.
+        kinds.append([Error.NONE, Error.AXI_WRITE][: len(writing[-1])])
+        m.submodules.stop = stop = Stop(kinds)
 
         # Buses.
         wiring.connect(m, wiring.flipped(self.csr), csr.bus)
@@ -114,13 +129,28 @@ class Accelerator(wiring.Component):
             m.d.comb += [
                 arbiter.fault.eq(reader.fault),
                 arbiter.closed.eq(stop.refused[manager]),
-                stop.read[manager].eq(reader.fault),
+                stop.fault[manager].eq(reader.fault),
             ]
-        for lane, writer in enumerate(writers):
-            wiring.connect(m, store.command[lane], writer.i)
-            wiring.connect(m, store.beats[lane], writer.data)
-            # A refused access is known one cycle after its response; nothing may complete from then on.
-            m.d.comb += store.quiet[lane].eq(writer.quiet & ~writer.fault.valid & ~halt)
+        all_quiet = 1
+        for lane, (writer, sharing) in enumerate(zip(writers, writing, strict=True)):
+            arbiter = unit(f"write_arbiter{lane}", WriteArbiter(config, len(sharing)))
+            all_quiet &= arbiter.quiet.all()
+            wiring.connect(m, arbiter.o, writer.i)
+            wiring.connect(m, arbiter.beats, writer.data)
+            m.d.comb += [arbiter.user.eq(writer.user), arbiter.done.eq(writer.done)]
+            for (command, data), i, port in zip(sharing, arbiter.i, arbiter.data, strict=True):
+                wiring.connect(m, command, i)
+                wiring.connect(m, data, port)
+            # A refused access is known one cycle after its response; nothing of it may complete from then on.
+            m.d.comb += store.quiet[lane].eq(arbiter.quiet[STORE] & ~writer.fault.valid & ~halt)
+
+        if config.vector:
+            # A pass is finished when all that it wrote has been acknowledged; STORE completes it in its turn.
+            refused = writers[-1].fault.valid | stop.refused[-1][VECTOR]
+            m.d.comb += [
+                vector.quiet.eq(arbiter.quiet[VECTOR] & ~refused & ~halt),
+                store.vector_finished.eq(vector.finished),
+            ]
 
         # Buffer slots go round: LOAD fills, the table loader and EXEC use, STORE empties.
         wiring.connect(m, load.weight_slots, table.i)
@@ -162,7 +192,7 @@ class Accelerator(wiring.Component):
             m.d.sync += [in_work.eq(in_work + 1), none_in_work.eq(0)]
         with m.Elif(store.finished & ~begun):
             m.d.sync += [in_work.eq(in_work - 1), none_in_work.eq(in_work == 1)]
-        quiescent = none_in_work & ~begun & Cat(writer.quiet for writer in writers).all()
+        quiescent = none_in_work & ~begun & all_quiet
         reads_idle = Cat(reader.idle for reader in readers).all()
         m.d.sync += csr.idle.eq(quiescent & fetch.idle & tiler.idle & reads_idle)
         m.d.comb += [
@@ -173,10 +203,12 @@ class Accelerator(wiring.Component):
         ]
 
         # Errors. One on the bus that counts halts all bursts.
+        refused_store = [writer.fault.valid & (writer.fault.user == STORE) for writer in writers]
         m.d.comb += [
+            stop.fault[-1].eq(writers[-1].fault),
             # Lanes work at one descriptor at a time, so all refusals are of the same.
-            stop.write.valid.eq(Cat(writer.fault.valid for writer in writers).any()),
-            stop.write.index.eq(Mux(writers[0].fault.valid, writers[0].fault.index, writers[-1].fault.index)),
+            stop.write.valid.eq(Cat(refused_store).any()),
+            stop.write.index.eq(Mux(refused_store[0], writers[0].fault.index, writers[-1].fault.index)),
             stop.descriptor.error.eq(tiler.error),
             stop.descriptor.index.eq(tiler.error_index),
             stop.completed.eq(completed),
@@ -218,6 +250,8 @@ class Accelerator(wiring.Component):
             "planes_skipped": execute.skipped,
             "overflows": store.overflows,
             "descriptors": store.completed,
+            "vector_busy": vector.words if config.vector else 0,
+            "vector_stall": vector.waiting if config.vector else 0,
         }
         m.d.comb += [csr.events[i].eq(events[name]) for i, name in enumerate(COUNTER_NAMES)]
         return m

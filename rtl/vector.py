@@ -44,8 +44,10 @@ class Vector(wiring.Component):
         first.
     write : Out(stream of dma.Command), data : Out(stream of 64 bits)
         To a writer. Beats may be offered before their command is taken, and never wait for what is read.
+    quiet : In(1)
+        All that was written has been acknowledged.
     finished : Out(1)
-        Pulse: the writer has taken every command and beat of a pass.
+        Pulse: all that a pass writes has been acknowledged.
     words : Out(1)
         A word goes into the lanes.
     waiting : Out(1)
@@ -61,6 +63,7 @@ class Vector(wiring.Component):
                 "beats": In(Beats).array(config.managers),
                 "write": Out(stream.Signature(Command)),
                 "data": Out(stream.Signature(BEAT_BITS)),
+                "quiet": In(1),
                 "finished": Out(1),
                 "words": Out(1),
                 "waiting": Out(1),
@@ -93,8 +96,9 @@ class Vector(wiring.Component):
             with m.If(emit.idle & send.idle):
                 states.go("DONE")
         with states.state("DONE"):
-            m.d.comb += [self.i.ready.eq(1), self.finished.eq(1)]
-            states.go("IDLE")
+            m.d.comb += [self.i.ready.eq(self.quiet), self.finished.eq(self.quiet)]
+            with m.If(self.quiet):
+                states.go("IDLE")
         m.d.comb += shape.tile.eq(tile)
         for unit in (issue, sweep, collect, emit):
             m.d.comb += [unit.tile.eq(tile), unit.shape.eq(shape.o), unit.load.eq(load)]

@@ -17,7 +17,7 @@ from host.cycles.pipeline import Cycles
 from host.errors import AcceleratorError
 from rtl.config import LANES, AcceleratorConfig
 from rtl.ddr import Ddr
-from rtl.isa import Descriptor, Error, Flag, Opcode
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
 
 CONFIG = AcceleratorConfig.preset("sim")
 
@@ -119,7 +119,7 @@ def test_a_compute_bound_product_takes_its_plane_cycles():
     d = flat(width=240, out_width=240, stream_stride_c=8 * 60 * 8, k_blocks=4, stationary_bits=16)
     cycles = CycleModel(CONFIG).program([d])
     assert cycles.exec_busy == 4 * 4 * 8 * 240
-    assert cycles.read_bytes == 8 * (16 + 4 * 9 * 8 * 60 + 16 * 144)
+    assert cycles.read_bytes == DESCRIPTOR_BYTES + 8 * (4 * 9 * 8 * 60 + 16 * 144)
     assert cycles.write_bytes == 240 * 16 * 4
     assert cycles.exec_busy < cycles.busy
 

@@ -58,7 +58,7 @@ class DmaBench(wiring.Component):
         m.submodules.reader = reader = Reader(self._config)
         m.submodules.writer = writer = Writer(self._config)
         m.submodules.reads = reads = ReadArbiter(USERS)
-        m.submodules.writes = writes = WriteArbiter(USERS)
+        m.submodules.writes = writes = WriteArbiter(self._config, USERS)
         channels = {"ar": reader.ar, "r": reader.r, "aw": writer.aw, "w": writer.w, "b": writer.b}
         connect_manager(m, channels, self.m_axi)
         for user in range(USERS):
@@ -77,12 +77,13 @@ class DmaBench(wiring.Component):
             self.read_waiting.eq(reader.waiting),
             self.write_fault.eq(writer.fault),
             self.write_idle.eq(writer.idle),
-            self.write_quiet.eq(writer.quiet & ~writes.o.valid),
+            self.write_quiet.eq(writes.quiet.all()),
             reader.halt.eq(self.halt),
             writer.halt.eq(self.halt),
             reads.closed.eq(self.closed),
             reads.fault.eq(reader.fault),
             writes.user.eq(writer.user),
+            writes.done.eq(writer.done),
         ]
         return m
 

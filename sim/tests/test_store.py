@@ -19,7 +19,7 @@ from sim.tests.streams import StreamSource, start
 
 CONFIG = AcceleratorConfig.preset("tiny")
 RECORDS = 300
-WAITING = 2  # passes that may have finished before their ends
+WAITING = CONFIG.queue_depth + 2  # passes that may have finished before their ends
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

@@ -49,6 +49,7 @@ class VectorBench(wiring.Component):
             ]
         wiring.connect(m, vector.write, wiring.flipped(self.write))
         wiring.connect(m, vector.data, wiring.flipped(self.data))
+        m.d.comb += vector.quiet.eq(1)
         for name in ("finished", "words", "waiting"):
             m.d.comb += getattr(self, name).eq(getattr(vector, name))
         return m
