@@ -23,7 +23,7 @@ def band_layout(config: AcceleratorConfig) -> data.StructLayout:
             "rows": SIZE,
             "area": positions,  # positions of one sample
             "block_positions": positions,  # positions of one row block: all samples of a cluster
-            "top": TOP,  # image row of the first window's first row; negative in the padding
+            "top": TOP,  # row of the first window's first row; negative in the padding
             "first_bank": 2,  # row bank of the first loaded image row
             "run_beats": SIZE,  # beats of one sample's channel block
             "stream_addr": ADDRESS_BITS,
@@ -33,7 +33,7 @@ def band_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 
 class Bands(wiring.Component):
-    """Cuts runs into bands.
+    """Cuts runs into bands. Rows are counted as windows see them: those of a stuffed image are twice as many.
 
     Members
     -------
@@ -64,11 +64,12 @@ class Bands(wiring.Component):
 
         log2_row_bytes = exact_log2(self._config.rows * Format.INT16.nbytes)
         two = product.stride[1]
+        stuffed = product.stuffed[0]
         left = Signal(SIZE)  # output rows from this band on
         last = Signal()
-        first = Signal(SIZE)  # first and last image row to load
-        bottom = Signal(signed(SIZE + 3))
-        span = Signal(SIZE + 1)  # image rows from the first window's first row to the last window's last
+        first = Signal(SIZE)  # image row to load
+        bottom = Signal(signed(SIZE + 3))  # last row that windows see
+        span = Signal(SIZE + 1)  # rows from the first window's first row to the last window's last
         room = Signal(signed(SIZE + 3))  # such rows that end inside the image
         below = Signal()  # the windows end below it
         in_rows = Signal(SIZE)
@@ -84,32 +85,32 @@ class Bands(wiring.Component):
                 m.d.sync += [
                     last.eq(fits),
                     band.rows.eq(Mux(fits, left, product.tile_rows)),
-                    first.eq(Mux(band.top < 0, 0, band.top)),
-                    band.first_bank.eq(Mux(band.top < 0, -band.top, 0)),
+                    first.eq(Mux(band.top < 0, 0, band.top + stuffed) >> stuffed),
+                    band.first_bank.eq(Mux(band.top < 0, -band.top >> stuffed, 0)),
                 ]
                 m.next = "WINDOWS"
 
             # A state names the factors of a product that the state after the next one finds.
             with m.State("WINDOWS"):
                 m.d.sync += [span.eq(band.rows + Mux(two, band.rows, 1)), room.eq(sizes.last_row - band.top)]
-                multiply(first, run.row_beats)
+                with m.If(band.top == sizes.last_row):  # of stuffing alone, but a run has a row
+                    m.d.sync += first.eq(sizes.last_row >> stuffed)
                 m.next = "AREA"
             with m.State("AREA"):
                 m.d.sync += [bottom.eq(band.top + span), below.eq(span > room)]
                 multiply(band.rows, product.out_width)
                 m.next = "START"
             with m.State("START"):
-                m.d.sync += [
-                    band.stream_addr.eq(run.stream + (multiplier.o << exact_log2(BEAT_BYTES))),
-                    bottom.eq(Mux(below, sizes.last_row, bottom)),
-                ]
+                m.d.sync += bottom.eq(Mux(below, sizes.last_row, bottom))
+                multiply(first, run.row_beats)
                 with m.If(sizes.flat):
                     m.d.sync += bottom.eq(0)
                 m.next = "POSITIONS"
             with m.State("POSITIONS"):
-                m.d.sync += [band.area.eq(multiplier.o), in_rows.eq(bottom - first + 1)]
+                m.d.sync += [band.area.eq(multiplier.o), in_rows.eq((bottom >> stuffed) - first + 1)]
                 m.next = "BEATS"
             with m.State("BEATS"):
+                m.d.sync += band.stream_addr.eq(run.stream + (multiplier.o << exact_log2(BEAT_BYTES)))
                 multiply(in_rows, run.row_beats)
                 m.next = "LAST POSITIONS"
             with m.State("LAST POSITIONS"):

@@ -73,16 +73,19 @@ class DescriptorCheck(wiring.Component):
         """Sizes that cannot go together, or not with the configuration."""
         p = self.descriptor.product
         two = p.stride[1]  # a stride that is neither 1 nor 2 is refused anyway
+        stuffed = p.stuffed[0]  # likewise
         flat = _register(m, "flat", self.descriptor.header.opcode == Opcode.FLAT)
+        window = _register(m, "window", self.descriptor.header.opcode == Opcode.WINDOW)
         clusters = _register(m, "clusters", p.sample_parts << p.log2_row_parts[:3])
         below = _register(m, "below", (p.out_height - 1)[:16] << two)
-        height = _register(m, "height", p.height + p.pad_top)
+        height = _register(m, "height", (p.height << stuffed) + p.pad_top)
         beside = _register(m, "beside", (p.out_width - 1)[:16] << two)
-        width = _register(m, "width", p.width + p.pad_left)
+        width = _register(m, "width", (p.width << stuffed) + p.pad_left)
         several = _register(m, "several", (p.height != 1) | (p.out_height != 1) | (p.tile_rows != 1))
-        span = _register(m, "span", (p.tile_rows << two) + Mux(two, 1, 2))  # image rows under the windows of a tile
+        span = _register(m, "span", (p.tile_rows << two) + Mux(two, 1, 2))  # rows under the windows of a tile
         own = _register(m, "own", self.descriptor.stationary.stride_n != 0)
-        loaded = _register(m, "loaded", p.row_groups + (p.row_groups << 1))
+        # Of the rows under the windows at least every other one is stuffing, so twice the rows of the image are enough.
+        loaded = _register(m, "loaded", (p.row_groups + (p.row_groups << 1)) << stuffed)
         return {
             "clusters": clusters > self._config.clusters,
             "own_stationary": own & (p.tile_samples != 1),
@@ -93,6 +96,7 @@ class DescriptorCheck(wiring.Component):
             "flat_padding": flat & ((p.pad_top != 0) | (p.pad_left != 0)),
             "window_tail": ~flat & (p.k_tail != 1),
             "window_rows": ~flat & (loaded < span),
+            "stuffed_mode": stuffed & (~window | two),
         }
 
     def _pass_contradictions(self, m: Module) -> dict[str, tuple[Error, Value]]:

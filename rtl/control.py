@@ -10,7 +10,9 @@ from amaranth.utils import ceil_log2
 
 from .config import BEAT_BITS, BEAT_WORDS, GROUP_LANES, TAPS, WEIGHT_SLOTS, AcceleratorConfig
 
-ROW_BANKS = 3
+#: Rows and columns of the window.
+SIDE = 3
+ROW_BANKS = SIDE
 COL_BANKS = BEAT_WORDS
 #: Rows whose sums leave a cluster together.
 DRAIN_ROWS = 4
@@ -66,8 +68,8 @@ def step(config: AcceleratorConfig) -> data.StructLayout:
             "addr": data.ArrayLayout(
                 data.ArrayLayout(ceil_log2(config.stream_depth), COL_BANKS), ROW_BANKS
             ),  # of every bank
-            "column": 2,  # column bank that holds the window's left column
-            "row": 2,  # row bank that holds the window's top row
+            "column": data.ArrayLayout(2, SIDE),  # column bank that holds each column of the window
+            "row": data.ArrayLayout(2, SIDE),  # row bank that holds each row of the window
             "kill": TAPS,  # taps in the zero padding
             "context": 1,
             "unsigned_digit": 1,

@@ -23,8 +23,8 @@ def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
             "single": 1,  # that is one
             "area": positions_bits(config),  # positions of one sample in a whole band
             "band_results": positions_bits(config) + max(Format),  # of a row in a whole band, counted in int16
-            "row_step": SIZE + 1,  # image rows from band to band
-            "last_row": SIZE,  # of the image
+            "row_step": SIZE + 1,  # rows from band to band
+            "last_row": SIZE + 1,  # of the image, counted as windows see it
             "plane_beats": words,  # beats of a row of one plane, in DDR
             "plane_pitch": words,  # and in the stream buffer
             "sample_words": words,  # row groups * plane_pitch
@@ -71,7 +71,7 @@ class Sizes(wiring.Component):
             o.plane_beats.eq((product.width + BEAT_WORDS - 1) >> ceil_log2(BEAT_WORDS)),
             pitch.eq((product.width + Mux(o.flat, 2 * BEAT_WORDS - 1, BEAT_WORDS - 1)) >> ceil_log2(BEAT_WORDS)),
             o.row_step.eq(Mux(product.stride[1], product.tile_rows << 1, product.tile_rows)),
-            o.last_row.eq(product.height - 1),
+            o.last_row.eq((product.height << product.stuffed[0]) - 1),
             o.band_results.eq(o.area << format),
             o.single.eq(o.most == 1),
         ]

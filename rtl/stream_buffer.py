@@ -3,7 +3,8 @@
 Three row banks by four column banks of 16-bit words. Row y of an image lies in row bank y % 3 and column x in column
 bank x % 4, so the nine words of a window lie in nine different banks at any stride, and a beat of four neighbouring
 columns is written in one cycle. Two levels of multiplexers turn the banks into window order. In flat mode the nine
-words are channel blocks of one vector, stored with the skew that makes the same multiplexers fit.
+words are channel blocks of one vector, stored with the skew that makes the same multiplexers fit. Each row and each
+column of the window has a choice of its own, so two of them may come from one bank.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from .config import LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from .control import COL_BANKS, ROW_BANKS, step, stream_fill
+from .control import COL_BANKS, ROW_BANKS, SIDE, step, stream_fill
 
 
 class StreamBuffer(wiring.Component):
@@ -26,9 +27,9 @@ class StreamBuffer(wiring.Component):
         The beat on the fill bus and whether this cluster takes it.
     addr : In(address of every bank)
         Presented in cycle t.
-    column : In(2)
+    column : In(column bank of every window column)
         Presented in cycle t + 2, `COLUMN_DELAY`.
-    row, kill : In(2), In(9)
+    row, kill : In(row bank of every window row), In(9)
         Presented in cycle t + 3, `ROW_DELAY`.
     plane : Out(144)
         Lane tap * 16 + channel, in cycle t + 4, `LATENCY`.
@@ -40,13 +41,12 @@ class StreamBuffer(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
+        choices = {name: In(step(config)[name].shape) for name in ("addr", "column", "row")}
         super().__init__(
             {
                 "fill": In(stream_fill(config)),
                 "take": In(1),
-                "addr": In(step(config)["addr"].shape),
-                "column": In(2),
-                "row": In(2),
+                **choices,
                 "kill": In(TAPS),
                 "plane": Out(LANES),
             }
@@ -72,20 +72,19 @@ class StreamBuffer(wiring.Component):
                 m.d.sync += word.eq(read.data)
                 words[i][j] = word
 
-        # First level: three columns, starting at bank `column`.
-        columns = [[Signal(WORD_CHANNELS, name=f"col{i}{t}", reset_less=True) for t in range(3)] for i in range(3)]
+        # First level: the window's columns, of all row banks.
+        columns = []
         for i in range(ROW_BANKS):
-            for t in range(3):
-                source = Array(words[i][(start + t) % COL_BANKS] for start in range(COL_BANKS))
-                m.d.sync += columns[i][t].eq(source[self.column])
+            columns.append([Signal(WORD_CHANNELS, name=f"col{i}{kx}", reset_less=True) for kx in range(SIDE)])
+            for kx, column in enumerate(columns[i]):
+                m.d.sync += column.eq(Array(words[i])[self.column[kx]])
 
-        # Second level: three rows, starting at bank `row`; padding becomes zero in the same LUT.
+        # Second level: its rows; padding becomes zero in the same LUT.
         plane = Signal(LANES, reset_less=True)
-        for ky in range(3):
-            for kx in range(3):
-                tap = 3 * ky + kx
-                top, middle, bottom = (columns[(start + ky) % ROW_BANKS][kx] for start in range(ROW_BANKS))
-                word = Mux(self.row[1], bottom, Mux(self.row[0], middle, top))
+        for ky in range(SIDE):
+            for kx in range(SIDE):
+                tap, bank = SIDE * ky + kx, self.row[ky]
+                word = Mux(bank[1], columns[2][kx], Mux(bank[0], columns[1][kx], columns[0][kx]))
                 m.d.sync += plane.word_select(tap, WORD_CHANNELS).eq(Mux(self.kill[tap], 0, word))
         m.d.comb += self.plane.eq(plane)
         return m

@@ -61,7 +61,7 @@ PRODUCT = Block(
             "row_blocks", 16, "row blocks done one after the other per cluster (in all: row_blocks << log2_row_parts)"
         ),
         size("tile_rows", 16, "output rows in a tile"),
-        size("row_groups", 16, "input rows of a tile divided by 3, rounded up; 3 in flat mode"),
+        size("row_groups", 16, "rows of the image in a tile divided by 3, rounded up; 3 in flat mode"),
         size("tile_samples", 8, "most samples in a tile per cluster"),
         size("sample_parts", 8, "groups of clusters that work on different samples"),
         Field("log2_row_parts", 8, "log2 of the clusters of a group, which work on different row blocks", most=4),
@@ -72,5 +72,8 @@ PRODUCT = Block(
         Field("stride", 8, "both axes", 1, least=1, most=2),
         Field("pad_top", 8, "zero rows above the image", most=2),
         Field("pad_left", 8, "zero columns left of the image", most=2),
+        Field(
+            "stuffed", 8, "1: zeros between the pixels, a row behind each row and a column behind each column", most=1
+        ),
     ),
 )

@@ -23,7 +23,7 @@ _FIELD_BITS = {field.name: field.bits for field in PRODUCT.fields}
 PLANES = bits_for(MAX_BITS)
 DIGITS = bits_for(-(-MAX_BITS // DIGIT_BITS))
 SIZE = 16  # widths, heights, counts of blocks
-TOP = signed(SIZE + 2)  # an image row, or one in the padding above or below
+TOP = signed(SIZE + 2)  # a row under windows: of the image, between its rows, or in the padding above
 INDEX = 32
 
 
@@ -109,7 +109,8 @@ def exec_tile(config: AcceleratorConfig) -> data.StructLayout:
             "rows": SIZE,
             "out_width": SIZE,
             "stride": 2,
-            "top": TOP,  # image row of the first window's first row; negative in the padding
+            "stuffed": 1,  # zeros stand between the pixels: `top` and `left` count them
+            "top": TOP,  # row of the first window's first row; negative in the padding
             "left": 2,  # padding columns
             "height": SIZE,
             "width": SIZE,

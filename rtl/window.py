@@ -8,18 +8,20 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from .config import MAX_BITS, SLOTS, TAPS, AcceleratorConfig
-from .control import COL_BANKS, ROW_BANKS, step
+from .control import COL_BANKS, ROW_BANKS, SIDE, step
 from .delay import delayed
 from .tiles import SIZE, exec_tile
 from .walk import Move
 
-#: Rows and columns of the window.
-SIDE = 3
 COORDINATE = signed(SIZE + 2)
 
 
 class Window(wiring.Component):
     """The stream buffer's side of a plane-cycle.
+
+    Coordinates are those of the image. Where zeros stand between its pixels, the window stands on a pixel or between
+    two, in each axis: on one, its first and its third row hold the image's rows y and y + 1, between two its second
+    row holds row y.
 
     Members
     -------
@@ -61,10 +63,12 @@ class Window(wiring.Component):
         # Constants of the tile for the stages behind the first. They follow it by a cycle, as its moves do.
         tile = self.tile
         late = Signal(
-            data.StructLayout({"windowed": 1, "height": SIZE, "width": SIZE, "row_words": self._words}), reset_less=True
+            data.StructLayout({"windowed": 1, "stuffed": 1, "height": SIZE, "width": SIZE, "row_words": self._words}),
+            reset_less=True,
         )
         m.d.sync += [
             late.windowed.eq(~tile.flat),
+            late.stuffed.eq(tile.stuffed),
             late.height.eq(tile.height),
             late.width.eq(tile.width),
             late.row_words.eq(tile.row_words),
@@ -76,33 +80,45 @@ class Window(wiring.Component):
     def _corner(self, m: Module) -> Signal:
         """Where the window of the present position stands: registers that `begin` and `move` lead from one to the next.
 
-        Returns them: `y` and `x` of the window's corner in the image, the row bank of its top row, and the words at
-        which its sample and its group of three rows begin.
+        Returns them: `y` and `x` of the window's corner in the image and whether it stands between pixels there, the
+        row bank of its top row, and the words at which its sample and its group of three rows begin.
         """
         tile, move = self.tile, self.move
+        position = {"y": COORDINATE, "x": COORDINATE, "between_y": 1, "between_x": 1}
         corner = Signal(
-            data.StructLayout(
-                {"y": COORDINATE, "x": COORDINATE, "bank": 2, "sample": self._words, "group": self._words}
-            ),
-            reset_less=True,
+            data.StructLayout({**position, "bank": 2, "sample": self._words, "group": self._words}), reset_less=True
         )
-        first_x = Signal(COORDINATE)
-        m.d.sync += first_x.eq(-tile.left)
+        first = Signal(data.StructLayout(position), reset_less=True)
+        m.d.sync += [
+            first.y.eq((tile.top + tile.stuffed) >> tile.stuffed),
+            first.x.eq((tile.stuffed - tile.left) >> tile.stuffed),
+            first.between_y.eq(tile.stuffed & tile.top[0]),
+            first.between_x.eq(tile.stuffed & tile.left[0]),
+        ]
         last_bank = corner.bank == ROW_BANKS - 1
         over = last_bank | (tile.stride[1] & (corner.bank != 0))  # into the next group
         turned = Mux(tile.stride[1], Mux(over, corner.bank - 1, 2), Mux(over, 0, corner.bank + 1))
         with m.If(self.begin | move.row_end):
-            m.d.sync += corner.x.eq(first_x)
+            m.d.sync += [corner.x.eq(first.x), corner.between_x.eq(first.between_x)]
         with m.Elif(move.last):
-            m.d.sync += corner.x.eq(corner.x + tile.stride)
+            m.d.sync += corner.between_x.eq(tile.stuffed & ~corner.between_x)
+            with m.If(~corner.between_x):  # of two steps one leads from a pixel to the stuffing before the next
+                m.d.sync += corner.x.eq(corner.x + tile.stride)
         with m.If(self.begin | move.image_end):
-            m.d.sync += [corner.y.eq(tile.top), corner.bank.eq(0), corner.group.eq(0)]
-        with m.Elif(move.row_end):
             m.d.sync += [
-                corner.y.eq(corner.y + tile.stride),
-                corner.bank.eq(turned),
-                corner.group.eq(corner.group + Mux(over, tile.row_words, 0)),
+                corner.y.eq(first.y),
+                corner.between_y.eq(first.between_y),
+                corner.bank.eq(0),
+                corner.group.eq(0),
             ]
+        with m.Elif(move.row_end):
+            m.d.sync += corner.between_y.eq(tile.stuffed & ~corner.between_y)
+            with m.If(~corner.between_y):
+                m.d.sync += [
+                    corner.y.eq(corner.y + tile.stride),
+                    corner.bank.eq(turned),
+                    corner.group.eq(corner.group + Mux(over, tile.row_words, 0)),
+                ]
         with m.If(self.begin):
             m.d.sync += corner.sample.eq(self.slot * self._config.stream_slot)
         with m.Elif(move.image_end):
@@ -110,13 +126,19 @@ class Window(wiring.Component):
         return corner
 
     def _padding(self, m: Module, corner, late) -> None:
-        """Taps outside the image. A negative coordinate is a large one without its sign."""
-        outside = {}
+        """Taps outside the image or between its pixels. A negative coordinate is a large one without its sign."""
+        tile, outside = self.tile, {}
         for axis, limit in (("y", late.height), ("x", late.width)):
-            for i in range(SIDE):
+            between = corner[f"between_{axis}"]
+            for i, offset in enumerate(self._offsets(tile.stuffed)):
                 at = Signal(COORDINATE, name=f"{axis}{i}", reset_less=True)
+                stuffing = Signal(name=f"{axis}{i}_stuffing", reset_less=True)
                 beyond = Signal(name=f"{axis}{i}_outside", reset_less=True)
-                m.d.sync += [at.eq(corner[axis] + i), beyond.eq(late.windowed & (at.as_unsigned() >= limit))]
+                m.d.sync += [
+                    at.eq(corner[axis] + offset),
+                    stuffing.eq(tile.stuffed & (between ^ (i == 1))),
+                    beyond.eq(late.windowed & (stuffing | (at.as_unsigned() >= limit))),
+                ]
                 outside[axis, i] = beyond
         absent = delayed(m, self.absent, 2, "absent")
         kill = Signal(TAPS, reset_less=True)
@@ -124,11 +146,21 @@ class Window(wiring.Component):
             m.d.sync += kill[tap].eq(absent[tap] | outside["y", tap // SIDE] | outside["x", tap % SIDE])
         m.d.comb += self.kill.eq(delayed(m, kill, self.LATENCY - 3, "kill"))
 
+    @staticmethod
+    def _offsets(stuffed) -> tuple:
+        """Rows, or columns, of the image from the window's corner to each of its own that holds one."""
+        return 0, ~stuffed, Mux(stuffed, 1, 2)
+
+    @staticmethod
+    def _turned(bank, offset):
+        """The row bank `offset` rows below that of `bank`."""
+        return Mux(bank + offset >= ROW_BANKS, bank + offset - ROW_BANKS, bank + offset)
+
     def _addresses(self, m: Module, corner, late) -> None:
         """Bank (i, j): the words of the window's row in row bank i, the plane in it, the beat of column bank j."""
 
-        def register(name: str, value):
-            signal = Signal(self._words, name=name, reset_less=True)
+        def register(name: str, value, bits: int = self._words):
+            signal = Signal(bits, name=name, reset_less=True)
             m.d.sync += signal.eq(value)
             return signal
 
@@ -137,10 +169,16 @@ class Window(wiring.Component):
             return Array([0, value, value << 1, register(f"{name}_times_3", value + (value << 1))])
 
         tile, low = self.tile, ceil_log2(COL_BANKS)
-        bank = delayed(m, corner.bank, self.LATENCY, "bank")
+        top_bank = delayed(m, corner.bank, 1, "top_bank")
         x = delayed(m, corner.x, 1, "x")
         first = x[:low]  # column bank of the window's left column
-        m.d.comb += [self.row.eq(bank), self.column.eq(delayed(m, first, self.LATENCY - 1, "first_column"))]
+        for i, offset in enumerate(self._offsets(late.stuffed)):
+            row = register(f"row{i}_bank", self._turned(top_bank, offset), 2)
+            column = register(f"column{i}_bank", first + offset, low)
+            m.d.comb += [
+                self.row[i].eq(delayed(m, row, self.LATENCY - 2, f"row{i}_bank")),
+                self.column[i].eq(delayed(m, column, self.LATENCY - 2, f"column{i}_bank")),
+            ]
 
         # A plane's words, as a product of two bits and two.
         pitches = multiples("plane_pitch", register("plane_pitch", tile.plane_pitch))
@@ -149,7 +187,6 @@ class Window(wiring.Component):
         plane = register("plane_words", lower + (upper << 2))
 
         base = register("image_words", corner.sample + corner.group)
-        top_bank = delayed(m, corner.bank, 1, "top_bank")
         group_words = register("group_words", Mux(tile.flat, tile.row_words, 0))
         groups = multiples("group_words", group_words)
         rows, columns = [], []

@@ -92,7 +92,10 @@ def _wrong(d: Descriptor, field: Field, value: int) -> bool:
 
 def _sizes_agree(config: AcceleratorConfig, d: Descriptor) -> bool:
     """Whether sizes that are sound by themselves are so together."""
-    span = (d.tile_rows - 1) * d.stride + 3  # image rows under the windows of a tile
+    span = (d.tile_rows - 1) * d.stride + 3  # rows under the windows of a tile
+    height, width = d.height << d.stuffed, d.width << d.stuffed
+    if d.stuffed:
+        span = (span + 1) // 2  # of the image, at the most
     if d.opcode == Opcode.FLAT:
         mode = d.height == d.out_height == d.tile_rows == 1 and d.row_groups == 3 and d.pad_top == d.pad_left == 0
     else:
@@ -101,9 +104,10 @@ def _sizes_agree(config: AcceleratorConfig, d: Descriptor) -> bool:
         d.sample_parts << d.log2_row_parts <= config.clusters
         and (d.stationary_stride_n == 0 or d.tile_samples == 1)
         and (d.stationary_order == Order.ROWS or config.rows == WORD_CHANNELS)
-        and (d.out_height - 1) * d.stride < d.height + d.pad_top
-        and (d.out_width - 1) * d.stride < d.width + d.pad_left
+        and (d.out_height - 1) * d.stride < height + d.pad_top
+        and (d.out_width - 1) * d.stride < width + d.pad_left
         and mode
+        and (not d.stuffed or (d.opcode == Opcode.WINDOW and d.stride == 1))
     )
 
 
@@ -241,7 +245,8 @@ def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
     blocks = (d.k_blocks - 1) * TAPS + d.k_tail if flat else d.k_blocks
     row_bytes = -(-d.width // BEAT_WORDS) * BEAT_BYTES
     # Rows below the last window are not read, so they need not lie in memory.
-    height = 1 if flat else min(d.height, (d.out_height - 1) * d.stride + 3 - d.pad_top)
+    under = (d.out_height - 1) * d.stride + 3 - d.pad_top
+    height = 1 if flat else min(d.height, (under + 1) // 2 if d.stuffed else under)
     shape = (blocks, height, bits, row_bytes)
     strides = (d.stream_stride_c, bits * row_bytes, row_bytes, 1)
     view, where = _regions(memory, d.stream_base + samples * d.stream_stride_n, shape, strides, Error.AXI_READ)
@@ -259,9 +264,13 @@ def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
 
     if flat:
         return image[:, 0, :: d.stride][:, : d.out_width]
+    if d.stuffed:
+        pixels = image
+        image = np.zeros((len(samples), 2 * height, 2 * d.width, pixels.shape[-1]), pixels.dtype)
+        image[:, ::2, ::2] = pixels
     width = (d.out_width - 1) * d.stride + 3
     padded = np.zeros((len(samples), (d.out_height - 1) * d.stride + 3, width, image.shape[-1]), image.dtype)
-    inside = image[:, :, : width - d.pad_left]
+    inside = image[:, :under, : width - d.pad_left]
     padded[:, d.pad_top : d.pad_top + inside.shape[1], d.pad_left : d.pad_left + inside.shape[2]] = inside
     s0, s1, s2, s3 = padded.strides
     windows = as_strided(

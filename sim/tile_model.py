@@ -80,13 +80,18 @@ class Tile:
 
     @cached_property
     def corner(self) -> int:
-        """Image row of the first window's first row; negative in the padding."""
+        """Row of the first window's first row; negative in the padding."""
         return self.y * self.descriptor.stride - self.descriptor.pad_top
+
+    @cached_property
+    def first_row(self) -> int:
+        """Image row that lies there or, of a stuffed image, there or behind the stuffing there."""
+        return -(-self.corner // (1 + self.descriptor.stuffed))
 
     @cached_property
     def top(self) -> int:
         """First image row that is loaded."""
-        return max(self.corner, 0)
+        return min(max(self.first_row, 0), self.descriptor.height - 1)
 
     @cached_property
     def row_beats(self) -> int:
@@ -97,7 +102,8 @@ class Tile:
     def run_beats(self) -> int:
         """Beats of the loaded rows of one channel block."""
         d = self.descriptor
-        last = 0 if d.opcode == Opcode.FLAT else min(self.corner + (self.rows - 1) * d.stride + 2, d.height - 1)
+        bottom = (self.corner + (self.rows - 1) * d.stride + 2) // (1 + d.stuffed)
+        last = 0 if d.opcode == Opcode.FLAT else min(bottom, d.height - 1)
         return (last - self.top + 1) * self.row_beats
 
 
@@ -141,7 +147,7 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         **operands,
         **clusters,
         "index": index,
-        "first_bank": 0 if flat else tile.top - tile.corner,
+        "first_bank": 0 if flat else max(-tile.first_row, 0),
         "run_beats": tile.run_beats,
         "plane_beats": plane_beats(d.width),
         "stream_addr": (d.stream_base + tile.first * d.stream_stride_n + above) % _SPACE,
@@ -161,6 +167,7 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "rows": tile.rows,
         "out_width": d.out_width,
         "stride": d.stride,
+        "stuffed": d.stuffed,
         "top": tile.corner,
         "left": d.pad_left,
         "height": d.height,

@@ -148,6 +148,15 @@ def test_sound_descriptors_pass():
         ({"row_groups": 17}, Error.SHAPE),  # 17 * 4 * 2 beats, 128 fit
         ({"row_groups": 16}, Error.NONE),
         ({"k_tail": 2}, Error.SHAPE),
+        ({"stuffed": 1, "row_groups": 1}, Error.NONE),
+        ({"stuffed": 1, "tile_rows": 4, "row_groups": 1}, Error.NONE),
+        ({"stuffed": 1, "tile_rows": 5, "row_groups": 1}, Error.SHAPE),
+        ({"stuffed": 2}, Error.SHAPE),
+        ({"stuffed": 1, "stride": 2, "out_height": 3, "out_width": 3}, Error.SHAPE),
+        ({"stuffed": 1, "out_height": 11}, Error.NONE),
+        ({"stuffed": 1, "out_height": 12}, Error.SHAPE),
+        ({"stuffed": 1, "out_width": 11}, Error.NONE),
+        ({"stuffed": 1, "out_width": 12}, Error.SHAPE),
     ],
 )
 def test_window_descriptor_is_refused_for(changes, error):
@@ -168,10 +177,26 @@ def test_window_descriptor_is_refused_for(changes, error):
         ({"tile_samples": 3}, Error.NONE),
         ({"tile_samples": 4}, Error.SHAPE),
         ({"row_blocks": 5}, Error.SHAPE),
+        ({"stuffed": 1}, Error.SHAPE),
     ],
 )
 def test_flat_descriptor_is_refused_for(changes, error):
     assert check(TINY, replace(flat(), **changes)) == error
+
+
+@pytest.mark.parametrize("padding", range(3))
+def test_zeros_between_pixels(rng, padding):
+    """As the same image with the zeros in memory; the last window is all zeros but for its corner, or all."""
+    x, w = rng.integers(0, 16, (2, 3, 4, 16)), rng.integers(-8, 8, (4, 16, 3, 3))
+    out = 6 + padding, 8 + padding
+    memory = image((STREAM, pack_stream(x, 4)), (STATIONARY, pack_stationary(window_lanes(w), 4, 4, 1, 1)))
+    sizes = {"height": 3, "width": 4, "out_height": out[0], "out_width": out[1], "pad_top": padding}
+    sizes |= {"pad_left": padding, "stream_stride_n": 96, "out_stride_n": out[0] * out[1] * 16}
+    assert execute(TINY, memory, [window(n=2, stuffed=1, **sizes)]).error == Error.NONE
+    whole = np.zeros((2, 16, 6 + padding + 2, 8 + padding + 2), np.int64)
+    whole[:, :, padding : padding + 6 : 2, padding : padding + 8 : 2] = x.transpose(0, 3, 1, 2)
+    expected = conv2d(whole, w, 1, 0).reshape(2, 4, -1).transpose(0, 2, 1)
+    assert np.array_equal(results(memory, 2, out[0] * out[1]), expected)
 
 
 def test_ring_stops_at_the_first_error(rng):

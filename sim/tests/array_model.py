@@ -43,7 +43,7 @@ class ClusterModel:
         """One plane-cycle; `s` has the fields of `rtl.control.step`."""
         bits = np.zeros((TAPS, WORD_CHANNELS), np.int64)
         for tap in range(TAPS):
-            i, j = (s["row"] + tap // 3) % ROW_BANKS, (s["column"] + tap % 3) % BEAT_WORDS
+            i, j = s["row"][tap // 3], s["column"][tap % 3]
             if not s["kill"] >> tap & 1:
                 bits[tap] = self.words[i, j, s["addr"][i][j]] >> np.arange(WORD_CHANNELS) & 1
         product = self.digits[s["context"]] @ bits.reshape(LANES) * (s["weight"] << (12 if s["upper"] else 0))

@@ -12,7 +12,7 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from rtl.cells import Accumulator, Select
 from rtl.cluster import Cluster
 from rtl.config import ACC_BITS, BEAT_WORDS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.control import DRAIN_ROWS, ROW_BANKS, step, stream_fill, table_step, weight_fill
+from rtl.control import DRAIN_ROWS, ROW_BANKS, SIDE, step, stream_fill, table_step, weight_fill
 from rtl.pe import processing_element
 from rtl.result import ResultBank
 from rtl.table import SubsetSums
@@ -22,8 +22,8 @@ from sim.tests.bench import compiled, run
 from sim.tests.streams import start
 
 CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
-STREAM, WEIGHT = stream_fill(CONFIG), weight_fill(CONFIG)
-TABLE, ADDR = table_step(CONFIG), step(CONFIG)["addr"].shape
+STREAM, WEIGHT, TABLE = stream_fill(CONFIG), weight_fill(CONFIG), table_step(CONFIG)
+BANKS = {name: step(CONFIG)[name].shape for name in ("addr", "column", "row")}
 POSITIONS = 10
 TIMING = array_timing(CONFIG)
 LATENCY = processing_element(CONFIG).LATENCY
@@ -102,8 +102,8 @@ async def passes(dut):
             for plane in range(planes):
                 s = {
                     "addr": rng.integers(0, CONFIG.stream_depth, (ROW_BANKS, BEAT_WORDS)).tolist(),
-                    "column": int(rng.integers(BEAT_WORDS)),
-                    "row": int(rng.integers(ROW_BANKS)),
+                    "column": rng.integers(BEAT_WORDS, size=SIDE).tolist(),
+                    "row": rng.integers(ROW_BANKS, size=SIDE).tolist(),
                     "kill": int(rng.integers(1 << TAPS)) if rng.random() < 0.3 else 0,
                     "context": context,
                     "weight": int(rng.choice([-1, 1])) << int(rng.integers(16)),
@@ -115,9 +115,9 @@ async def passes(dut):
                 }
                 # addr 7 was never written here: its words are unknown
                 s["addr"] = [[8 if a == 7 else a for a in row] for row in s["addr"]]
-                script.at(cycle, "addr", packed(ADDR, s["addr"]))
-                script.at(cycle + TIMING.column, "column", s["column"])
-                script.at(cycle + TIMING.row, "row", s["row"])
+                script.at(cycle, "addr", packed(BANKS["addr"], s["addr"]))
+                script.at(cycle + TIMING.column, "column", packed(BANKS["column"], s["column"]))
+                script.at(cycle + TIMING.row, "row", packed(BANKS["row"], s["row"]))
                 script.at(cycle + TIMING.row, "kill", s["kill"])
                 script.at(cycle + TIMING.context, "context", context)
                 for working in range(LATENCY):

@@ -142,6 +142,28 @@ def test_rows_that_no_window_reads_are_not_read(board, memory, stride, pad):
     assert agree(board, memory, window(**changes)) == Error.AXI_READ
 
 
+@pytest.mark.parametrize("pad", range(3))
+@pytest.mark.parametrize("tile_rows", range(1, 5))
+def test_windows_see_zeros_between_pixels(board, memory, pad, tile_rows):
+    """Windows up to the very last that may be: those of stuffing alone, too. Bands begin on rows and between them."""
+    sizes = {"height": 3, "width": 3, "out_height": 6 + pad, "out_width": 6 + pad, "row_blocks": 1}
+    tile = {"tile_rows": tile_rows, "row_groups": -(-((tile_rows + 3) // 2) // 3), "pad_top": pad, "pad_left": pad}
+    stuffed = window(stuffed=1, **sizes, **tile)
+    assert not agree(board, memory, stuffed, window(out_base=OUT + 0x8000), replace(stuffed, out_base=OUT + 0x10000))
+
+
+@pytest.mark.parametrize("pad", range(3))
+@pytest.mark.parametrize("out_height", range(2, 6))
+def test_rows_that_no_window_of_a_stuffed_image_reads_are_not_read(board, memory, pad, out_height):
+    rows = (out_height - pad + 3) // 2
+    tile = {"tile_rows": 2, "row_groups": 1, "pad_top": pad, "out_height": out_height, "out_width": 3, "stuffed": 1}
+    changes = {"samples": 1, "k_blocks": 1, "height": 20, **tile}
+    changes |= {"stream_base": MEMORY - rows * 64, "out_base": FAILED}
+    assert not agree(board, memory, window(**changes))
+    changes["stream_base"] += 8
+    assert agree(board, memory, window(**changes)) == Error.AXI_READ
+
+
 FAULTS = (
     {"opcode": 3},
     {"flags": 1 << 6},
@@ -150,6 +172,7 @@ FAULTS = (
     {"stationary_order": 1},
     {"out_stride_m": 4},
     {"stride": 3},
+    {"stuffed": 2},
     {"tile_samples": 200},
     {"stream_base": MEMORY},
 )

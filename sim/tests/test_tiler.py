@@ -95,6 +95,7 @@ def descriptor(rng, **changes) -> Descriptor:
     while True:
         flat = bool(rng.integers(2))
         stride = int(rng.integers(1, 3))
+        stuffed = 0 if flat or stride == 2 else int(rng.integers(2))
         tables = Flag.STREAM_TABLE * int(rng.integers(2)) | Flag.STATIONARY_TABLE * int(rng.integers(2))
         d = Descriptor(
             opcode=Opcode.FLAT if flat else Opcode.WINDOW,
@@ -114,6 +115,7 @@ def descriptor(rng, **changes) -> Descriptor:
             sample_parts=int(rng.integers(1, 3)),
             log2_row_parts=int(rng.integers(0, 2)),
             stride=stride,
+            stuffed=stuffed,
             pad_top=0 if flat else int(rng.integers(0, 3)),
             pad_left=0 if flat else int(rng.integers(0, 3)),
             **{name: 8 * int(rng.integers(1 << 29)) for name in ("stream_base", "stationary_base", "out_base")},
@@ -126,7 +128,8 @@ def descriptor(rng, **changes) -> Descriptor:
             stationary_table=TABLE + 60 + int(rng.integers(4)),
         )
         d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
-        d.row_groups = 3 if flat else -(-((d.tile_rows - 1) * stride + 3) // 3)
+        span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
+        d.row_groups = 3 if flat else -(-span // 3)
         widest = Descriptor(**{**vars(d), "flags": 0, "stream_bits": 7})
         if check(CONFIG, d) == check(CONFIG, widest) == Error.NONE:
             return Descriptor(**{**vars(d), **changes})

@@ -222,6 +222,7 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
     while True:
         flat = bool(rng.integers(2))
         stride = int(rng.integers(1, 3))
+        stuffed = 0 if flat or stride == 2 else int(rng.integers(2))
         signs = Flag(int(rng.integers(4)))
         table_flags = Flag.STREAM_TABLE * int(rng.integers(2)) | Flag.STATIONARY_TABLE * (rng.random() < 0.2)
         d = Descriptor(
@@ -241,6 +242,7 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             sample_parts=int(rng.integers(1, 3)),
             log2_row_parts=int(rng.integers(0, 2)),
             stride=stride,
+            stuffed=stuffed,
             pad_top=0 if flat else int(rng.integers(0, 3)),
             pad_left=0 if flat else int(rng.integers(0, 3)),
             stream_base=STREAM + 8 * int(rng.integers(64)),
@@ -257,7 +259,8 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             out_format=int(rng.integers(3)),
         )
         d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
-        d.row_groups = 3 if flat else -(-((d.tile_rows - 1) * stride + 3) // 3)
+        span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
+        d.row_groups = 3 if flat else -(-span // 3)
         image_bytes = d.out_height * d.out_width * CONFIG.rows * Format(d.out_format).nbytes
         d.out_stride_m = image_bytes
         d.out_stride_n = image_bytes * (d.row_blocks << d.log2_row_parts)
