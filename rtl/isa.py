@@ -21,7 +21,10 @@ nibbles. Those of a tile of 16 rows come in one of three orders:
 So the weights of a convolution are stored once, beat 16 t + c with 16 output channels of input channel c at tap t:
 TURNED is the forward product, and TAPS that of the input gradient, whose window is turned round.
 
-*Window mode*: lane (tap, c) is tap = 3 * ky + kx of the 3x3 window and channel c of the k block (16 channels).
+*Window mode*: lane (tap, c) is tap = 3 * ky + kx of the 3x3 window and channel c of the k block (16 channels). Windows
+see pixel (y, x) of a `stuffed` image at (2 y, 2 x) and zeros between: twice its rows and columns, then padding. So the
+input gradient of stride 2 is one product with the turned kernel, its results in order.
+
 *Flat mode*: a k block is 144 channels; channel block cb = 0..8 of it meets tap = 3 * (cb % 3) + cb // 3.
 
 In the last k block of flat mode `k_tail` channel blocks are there; the lanes of the others contribute nothing,

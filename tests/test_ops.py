@@ -146,6 +146,17 @@ def test_wide_and_tall_images(rng, config):
             assert np.array_equal(y, references.conv2d(x.codes, w.codes, stride, 1))
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("size", [(6, 701), (7, 700), (701, 7), (40, 39)])
+def test_gradients_of_stride_2_in_patches(rng, size, padding):
+    """Patches begin on a pixel or on a zero before one; some hold nothing but the zeros behind the last pixel."""
+    board = open_board("golden", config="tiny", memory_bytes=1 << 17)
+    shape, w = (2, 3, *size), random_tensor(rng, (21, 3, 3, 3), 9, True)
+    g = random_tensor(rng, (2, 21, *references.out_size(shape, w.shape, 2, padding)), 16, True)
+    dx = ops.conv2d_input_grad(board, g, w, shape, 2, padding)
+    assert np.array_equal(dx, references.conv2d_input_grad(g.codes, w.codes, shape, 2, padding))
+
+
 def test_work_bigger_than_the_memory_is_done_in_rounds(rng):
     board = open_board("golden", config="tiny", memory_bytes=1 << 15)
     x, w = random_tensor(rng, (4, 40, 16, 16), 8, False), random_tensor(rng, (24, 40, 3, 3), 8, True)

@@ -71,8 +71,10 @@ def test_sums_decide_how_wide_results_are(rng):
 def test_what_lies_in_memory_together_fits_it(memory_bytes):
     target = Target(CONFIG, memory_bytes)
     x, w, g = Spec((5, 40, 16, 16), 7, False), Spec((24, 40, 3, 3), 8, True), Spec((5, 24, 16, 16), 12, True)
+    half = Spec((5, 24, 8, 8), 12, True)
     for plan in (
         products.plan_conv2d(target, x, w, 1, 1, 32),
+        products.plan_conv2d_input_grad(target, half, w, x.shape, 2, 1, 48),
         products.plan_conv2d_input_grad(target, g, w, x.shape, 1, 1, 48),
         products.plan_conv2d_weight_grad(target, g, x, w.shape, 1, 1, 48),
         products.plan_matmul(target, Spec((70, 900), 4, True), Spec((900, 50), 9, False), 32),

@@ -46,29 +46,6 @@ def turned(kernel: np.ndarray) -> np.ndarray:
     return kernel[:, :, ::-1, ::-1].swapaxes(0, 1)
 
 
-def phase_kernels(kernel: np.ndarray, padding: int) -> np.ndarray:
-    """Kernels (4 * C, M, 3, 3) for the four phases (row parity, column parity) of a stride-2 input gradient.
-
-    Input row 2u + r gets kernel row t from gradient row u + (r + padding - t) / 2 where that is whole. These lie
-    among u - 1, u, u + 1: rows of a 3x3 window with one row of padding.
-    """
-    rows, channels = kernel.shape[:2]
-    phases = np.zeros((2, 2, channels, rows, 3, 3), kernel.dtype)
-    swapped = kernel.swapaxes(0, 1)
-    for ry, rx, ty, tx in np.ndindex(2, 2, 3, 3):
-        down, right = ry + padding - ty, rx + padding - tx
-        if down % 2 == 0 and right % 2 == 0:
-            phases[ry, rx, :, :, down // 2 + 1, right // 2 + 1] = swapped[:, :, ty, tx]
-    return phases.reshape(4 * channels, rows, 3, 3)
-
-
-def join_phases(product: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Phases (N, 4 * C, h, w) of an input gradient as (N, C, *size)."""
-    n, kernels, height, width = product.shape
-    whole = product.reshape(n, 2, 2, kernels // 4, height, width).transpose(0, 3, 4, 1, 5, 2)
-    return whole.reshape(n, kernels // 4, 2 * height, 2 * width)[:, :, : size[0], : size[1]]
-
-
 def add_columns(
     columns: np.ndarray, input_shape: Sequence[int], kernel: Sequence[int], stride: int, padding: int
 ) -> np.ndarray:
@@ -81,20 +58,19 @@ def add_columns(
 
 
 def cut_patches(
-    codes: np.ndarray, stride: int, padding: Sequence[int], out: Sequence[int], patch: Sequence[int]
+    codes: np.ndarray, before: Sequence[int], step: Sequence[int], size: Sequence[int], count: Sequence[int]
 ) -> np.ndarray:
-    """Patches (N * patches, C, h, w) of images (N, C, H, W), overlapping by their halo, for `patch` results each.
+    """Patches (N * patches, C, *size) of images (N, C, H, W): `count` of them below and beside each other.
 
-    `padding` rows above and columns left are part of them; `out` is the size of the whole result.
+    The first begins `before` rows above and columns left of the image, the others `step` behind each other. Beyond the
+    image they are zero.
     """
     n, channels = codes.shape[:2]
-    covered = [ceil_div(side, part) * part for side, part in zip(out, patch, strict=True)]
-    height, width = ((side - 1) * stride + 3 for side in covered)
-    inside = codes[:, :, : max(0, height - padding[0]), : max(0, width - padding[1])]
+    height, width = ((number - 1) * each + side for number, each, side in zip(count, step, size, strict=True))
+    inside = codes[:, :, : max(0, height - before[0]), : max(0, width - before[1])]
     padded = np.zeros((n, channels, height, width), codes.dtype)
-    padded[:, :, padding[0] : padding[0] + inside.shape[2], padding[1] : padding[1] + inside.shape[3]] = inside
-    size = tuple((side - 1) * stride + 3 for side in patch)
-    view = sliding_window_view(padded, size, axis=(2, 3))[:, :, :: patch[0] * stride, :: patch[1] * stride]
+    padded[:, :, before[0] : before[0] + inside.shape[2], before[1] : before[1] + inside.shape[3]] = inside
+    view = sliding_window_view(padded, tuple(size), axis=(2, 3))[:, :, :: step[0], :: step[1]]
     return view.transpose(0, 2, 3, 1, 4, 5).reshape(-1, channels, *size)
 
 

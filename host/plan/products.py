@@ -12,10 +12,10 @@ from math import prod
 
 import numpy as np
 
-from host.geometry import ceil_div, out_size
+from host.geometry import out_size
 from host.operand import Operand
 from host.plan import sums
-from host.plan.arrange import add_columns, call, join_phases, phase_kernels, turned, windows
+from host.plan.arrange import add_columns, call, turned, windows
 from host.plan.flat import plan_dot, plan_flat
 from host.plan.plan import Draft, Plan, Source, Spec, Target
 from host.plan.tiling import MAX_PADDING
@@ -84,15 +84,9 @@ def plan_conv2d_input_grad(
     draft = Draft(target, {"g": g, "w": w}, reach, _input_grad_bound(w.shape, stride, padding))
     gradient, weight = _source("g", g), _source("w", w)
     if _is_window_grad(w.shape, stride, padding):
-        if stride == 1:
-            pads = (2 - padding, 2 - padding)
-            kernels = weight.then((channels, rows, 3, 3), call(turned))
-            plan_window(draft, gradient, kernels, 1, pads, (height, width))
-        else:
-            half = (ceil_div(height, 2), ceil_div(width, 2))
-            kernels = weight.then((4 * channels, rows, 3, 3), call(phase_kernels, padding))
-            plan_window(draft, gradient, kernels, 1, (1, 1), half)
-            draft.then(call(join_phases, (height, width)))
+        kernels = weight.then((channels, rows, 3, 3), call(turned))
+        pads = (2 - padding, 2 - padding)
+        plan_window(draft, gradient, kernels, 1, pads, (height, width), stuffed=stride == 2)
         return draft.plan()
 
     # Any other geometry: one matrix product, whose columns the host adds up where they overlap.

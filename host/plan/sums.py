@@ -51,7 +51,7 @@ def conv2d_flat(x: Operand, w: Operand, stride: int, padding: int) -> int:
 
 
 def input_grad_window(g: Operand, w: Operand, stride: int) -> int:
-    """Bound of an input gradient as a convolution with the turned kernel, or with its phases at stride 2."""
+    """Bound of an input gradient as a convolution with the turned kernel, most of whose taps meet zeros at stride 2."""
     each = w.sums(0)
     return max(_most(each[:, y::stride, x::stride].sum(axis=(1, 2))) for y, x in np.ndindex(stride, stride)) * g.largest
 

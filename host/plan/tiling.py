@@ -156,8 +156,12 @@ def window_tiling(
     image: tuple[int, int],
     out: tuple[int, int],
     stride: int,
+    zoom: int,
 ) -> Tiling | None:
-    """Tiles of a 3x3 window over `image` (height, width); None if no tile of one output row fits the buffers."""
+    """Tiles of a 3x3 window over `image` (height, width); None if no tile of one output row fits the buffers.
+
+    Windows see `zoom` rows and columns for each of the image.
+    """
     height, width = image
     out_height, out_width = out
     k_blocks = ceil_div(channels, WORD_CHANNELS)
@@ -165,7 +169,7 @@ def window_tiling(
     best = None
     for log2_row_parts, row_blocks, descriptors in _row_splits(config, rows, config.result_slot // out_width):
         for tile_rows in _shares(out_height, config.result_slot // (out_width * row_blocks)):
-            span = (tile_rows - 1) * stride + 3
+            span = ceil_div((tile_rows - 1) * stride + 3, zoom)
             row_groups = ceil_div(span, 3)
             most = min(
                 config.result_slot // (tile_rows * out_width * row_blocks),
@@ -178,7 +182,7 @@ def window_tiling(
             full, rest = divmod(out_height, tile_rows)
             bands = [_Band(tile_rows * out_width, k_blocks * row_beats * min(span, height), full)]
             if rest:
-                span = (rest - 1) * stride + 3
+                span = ceil_div((rest - 1) * stride + 3, zoom)
                 bands.append(_Band(rest * out_width, k_blocks * row_beats * min(span, height), 1))
             cycles = descriptors * _cycles(
                 *(config, widths, samples, sample_parts, tile_samples, row_blocks, 1 << log2_row_parts),

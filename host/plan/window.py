@@ -8,7 +8,7 @@ from math import inf, prod
 import numpy as np
 
 from host.geometry import ceil_div
-from host.plan.arrange import call, cut_patches, join_patches
+from host.plan.arrange import Calls, call, cut_patches, join_patches
 from host.plan.formats import Part, Stationary, Stream, Sums, Table
 from host.plan.packing import row_bytes
 from host.plan.plan import Draft, Source
@@ -25,6 +25,7 @@ class _Form:
 
     Attributes
     ----------
+    zoom : rows and columns that windows see for each of an image: 2 with zeros between its pixels, else 1.
     padding : zero rows above and columns left that the array adds.
     size, out : height and width of an image and of its result.
     """
@@ -32,20 +33,38 @@ class _Form:
     config: AcceleratorConfig
     widths: Widths
     stride: int
+    zoom: int
     padding: tuple[int, int]
     size: tuple[int, int]
     out: tuple[int, int]
 
     def patches(self, out: tuple[int, int]) -> _Form:
-        """The form for patches of `out` results, which bring their halo and padding along."""
-        height, width = ((side - 1) * self.stride + 3 for side in out)
-        return replace(self, padding=(0, 0), size=(height, width), out=out)
+        """The form for patches of `out` results or a few more, which bring their halo and padding along.
+
+        All begin alike, on a pixel or on a zero before one.
+        """
+        down, right = (ceil_div(side, self.zoom) * self.zoom for side in out)
+        above, left = (pad % self.zoom for pad in self.padding)
+        size = self._span(down, above), self._span(right, left)
+        return replace(self, padding=(above, left), size=size, out=(down, right))
+
+    def _span(self, out: int, padding: int) -> int:
+        """Rows or columns of an image under the windows of `out` results."""
+        return ceil_div((out - 1) * self.stride + 3 - padding, self.zoom)
+
+    def cut(self, patches: _Form) -> Calls:
+        """What cuts images into such patches."""
+        before = tuple(pad // self.zoom for pad in self.padding)
+        step = tuple(side * self.stride // self.zoom for side in patches.out)
+        count = tuple(ceil_div(side, part) for side, part in zip(self.out, patches.out, strict=True))
+        return call(cut_patches, before, step, patches.size, count)
 
     def tiling(self, samples: int, rows: int, channels: int) -> Tiling | None:
         """Tiles, or None if no descriptor describes the images or no tile of them fits."""
         if max(*self.size, *self.out, samples) > MAX_SIZE or max(self.padding) > MAX_PADDING:
             return None
-        return window_tiling(self.config, self.widths, samples, channels, rows, self.size, self.out, self.stride)
+        sizes = self.size, self.out, self.stride, self.zoom
+        return window_tiling(self.config, self.widths, samples, channels, rows, *sizes)
 
     def cycles(self, samples: int, rows: int, channels: int) -> float:
         """Estimate for a product; infinite where there is no tiling."""
@@ -73,6 +92,7 @@ def plan_window(
     padding: tuple[int, int],
     out_size: tuple[int, int],
     *,
+    stuffed: bool = False,
     mixed: bool = False,
 ) -> None:
     """Add a 3x3 convolution, images streaming, whose result is (N, M, height, width).
@@ -84,6 +104,7 @@ def plan_window(
     stride : 1 or 2.
     padding : zero rows above and zero columns left of the image; below and right as many as `out_size` needs.
     out_size : height and width of the result.
+    stuffed : windows see zeros between the pixels, a row behind each row and a column behind each column.
     mixed : the images differ in width.
     """
     target, config = draft.target, draft.target.config
@@ -93,13 +114,12 @@ def plan_window(
     most_channels = min(terms // TAPS, MAX_SIZE * WORD_CHANNELS)
     widths = Widths(image.bits, kernel.bits, result_bytes(draft.reach))
 
-    whole = _Form(config, widths, stride, padding, (height, width), out_size)
+    whole = _Form(config, widths, stride, 2 if stuffed else 1, padding, (height, width), out_size)
     form = _choose_form(whole, n, rows, most_channels, target.room)
     samples = n
     if form is not whole:
         samples = n * prod(ceil_div(side, part) for side, part in zip(out_size, form.out, strict=True))
-        cut = call(cut_patches, stride, padding, out_size, form.out)
-        image = image.then((samples, channels, *form.size), cut)
+        image = image.then((samples, channels, *form.size), whole.cut(form))
     image = image.then((samples, *image.shape[2:], channels), call(np.transpose, (0, 2, 3, 1)))
 
     draft.shape = (samples, rows, prod(form.out))
@@ -118,7 +138,7 @@ def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _
     Patches count as samples. Narrow ones leave room for more row blocks in the result buffer, so that images are read
     less often.
     """
-    config, stride = whole.config, whole.stride
+    config, zoom = whole.config, whole.zoom
     smallest = (1, min(rows, config.rows), min(channels, WORD_CHANNELS))
     best, best_cycles = whole, inf
     if whole.footprint(*smallest) <= room:
@@ -129,13 +149,13 @@ def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _
         best_cycles = whole.cycles(n, rows, channels)
 
     widest = min(config.stream_slot // whole.widths.stream_bits * BEAT_WORDS, MAX_SIZE)
-    most_columns = min(whole.out[1], config.result_slot, (widest - 3) // stride + 1)
+    most_columns = min(config.result_slot, (widest * zoom - 3) // whole.stride + 1) // zoom * zoom
     fewest = ceil_div(whole.out[1], most_columns)
     for count in (fewest, 2 * fewest, 4 * fewest):
         form = whole.patches((whole.out[0], ceil_div(whole.out[1], count)))
-        while form.footprint(*smallest) > room and form.out != (1, 1):
+        while form.footprint(*smallest) > room and form.out != (zoom, zoom):
             height, width = form.out
-            form = form.patches((ceil_div(height, 2), width) if height > 1 else (1, ceil_div(width, 2)))
+            form = form.patches((ceil_div(height, 2), width) if height > zoom else (zoom, ceil_div(width, 2)))
         pieces = ceil_div(whole.out[0], form.out[0]) * ceil_div(whole.out[1], form.out[1])
         cycles = form.cycles(n * pieces, rows, channels)
         if cycles < best_cycles:
@@ -176,6 +196,7 @@ def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: P
         "sample_parts": tiling.sample_parts,
         "log2_row_parts": tiling.log2_row_parts,
         "stride": form.stride,
+        "stuffed": form.zoom - 1,
         "pad_top": form.padding[0],
         "pad_left": form.padding[1],
     }

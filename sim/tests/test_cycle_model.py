@@ -144,11 +144,12 @@ def compare_small_products(accelerator: AcceleratorConfig, ddr: Ddr, accepted: f
     board = Modelled(open_board("sim", config=accelerator, ddr=ddr), ddr)
     rng = np.random.default_rng(2)
     x, w = random_tensor(rng, (5, 40, 10, 10), 3, False), random_tensor(rng, (40, 40, 3, 3), 5, True)
-    g = random_tensor(rng, (5, 40, 10, 10), 4, True)
+    g, half = random_tensor(rng, (5, 40, 10, 10), 4, True), random_tensor(rng, (5, 40, 5, 5), 4, True)
     a, b = random_tensor(rng, (30, 700), 4, True), random_tensor(rng, (700, 90), 4, True)
     for run in (
         lambda board: ops.conv2d(board, x, w),
         lambda board: ops.conv2d_weight_grad(board, g, x, w.shape),
+        lambda board: ops.conv2d_input_grad(board, half, w, x.shape, stride=2),
         lambda board: ops.matmul(board, a, b),
     ):
         rtl, model = compare(board, run)

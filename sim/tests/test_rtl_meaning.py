@@ -145,10 +145,13 @@ def test_rows_that_no_window_reads_are_not_read(board, memory, stride, pad):
 @pytest.mark.parametrize("pad", range(3))
 @pytest.mark.parametrize("tile_rows", range(1, 5))
 def test_windows_see_zeros_between_pixels(board, memory, pad, tile_rows):
-    """Windows up to the very last that may be: those of stuffing alone, too. Bands begin on rows and between them."""
+    """Windows up to the very last that may be: those of stuffing alone, too. Bands begin on rows and between them.
+
+    The last sample ends with the memory.
+    """
     sizes = {"height": 3, "width": 3, "out_height": 6 + pad, "out_width": 6 + pad, "row_blocks": 1}
     tile = {"tile_rows": tile_rows, "row_groups": -(-((tile_rows + 3) // 2) // 3), "pad_top": pad, "pad_left": pad}
-    stuffed = window(stuffed=1, **sizes, **tile)
+    stuffed = window(stuffed=1, stream_base=MEMORY - 0x2400 - 3 * 32, **sizes, **tile)
     assert not agree(board, memory, stuffed, window(out_base=OUT + 0x8000), replace(stuffed, out_base=OUT + 0x10000))
 
 
