@@ -31,6 +31,8 @@ class Board(ABC):
     config : parameters of the accelerator; of one that does not run there, those to compute its cost with.
     memory_bytes : size of its memory, or of that accelerator's.
     macs, bit_macs : work charged so far, in multiply-accumulates and in MACs * bits * bits.
+    host_write_bytes, host_read_bytes : bytes of operands and results that went over to the memory and back; none where
+        there is no memory.
     stand_in_seconds : time that passed so far in the place of the accelerator: running, simulating or modelling it, or
         computing its products. All other time of a training step is the host's.
     """
@@ -40,6 +42,8 @@ class Board(ABC):
     memory_bytes: int = 1 << 28
     macs: int = 0
     bit_macs: int = 0
+    host_write_bytes: int = 0
+    host_read_bytes: int = 0
     stand_in_seconds: float = 0.0
     #: Whether cycles and bytes come from a model and not from running the accelerator.
     modelled = False

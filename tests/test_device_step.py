@@ -30,7 +30,7 @@ def batch(rng, samples=10):
 
 
 def device_step(board, model="resnet8", seed=0, **changes):
-    how = {"micro_batch": 0, "storage": Storage(), "seed": seed, "momentum": 0.9, "weight_decay": 1e-4}
+    how = {"image": IMAGE, "micro_batch": 0, "storage": Storage(), "seed": seed, "momentum": 0.9, "weight_decay": 1e-4}
     return DeviceStep(build_model(model, IMAGE, CLASSES, seed=seed, edge_bits=2), board, **how | changes)
 
 

@@ -5,10 +5,12 @@ import pytest
 
 from host.plan.packing import (
     flat_lanes,
+    pack_results,
     pack_stationary,
     pack_stream,
     pack_stream_table,
     unpack_results,
+    unpack_stream,
     window_lanes,
 )
 from host.qtensor import code_range
@@ -20,7 +22,7 @@ def codes_of(rng, shape, bits, signed):
     return rng.integers(low, high + 1, shape)
 
 
-@pytest.mark.parametrize("bits", [1, 3, 8, 9, 16])
+@pytest.mark.parametrize("bits", [1, 3, 8, 9, 16, 24])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 17), (1, 1, 8, 16), (3, 2, 1, 1)])
 def test_stream_words(rng, bits, signed, shape):
@@ -34,6 +36,7 @@ def test_stream_words(rng, bits, signed, shape):
             bit = int(codes[i, y, x, c]) >> (bits - 1 - plane) & 1
             expected[i, c // 16, y, plane, x] |= bit << (c % 16)
     assert np.array_equal(words, expected)
+    assert np.array_equal(unpack_stream(words.view(np.uint8), shape, bits, signed), codes)
 
 
 def test_stream_table_packs_every_sample_at_its_own_precision(rng):
@@ -87,3 +90,6 @@ def test_results(rng, out_bytes):
     unpacked = unpack_results(results.reshape(-1).view(np.uint8), 2, 3, 4, out_bytes)
     for n, block, position, row in np.ndindex(results.shape):
         assert unpacked[n, 4 * block + row, position] == results[n, block, position, row]
+    packed = pack_results(unpacked[:, :10], 4, out_bytes)
+    results[:, 2, :, 2:] = 0
+    assert np.array_equal(packed, results.reshape(-1).view(np.uint8))

@@ -29,14 +29,7 @@ class MemoryBoard(Board):
 
     The memory from `RESERVED_BYTES` on, below which the driver has its ring, belongs to `memory`: who writes there or
     runs descriptors of their own takes the addresses from it.
-
-    Attributes
-    ----------
-    host_write_bytes, host_read_bytes : bytes of operands and results that went over to the memory and back.
     """
-
-    host_write_bytes: int = 0
-    host_read_bytes: int = 0
 
     @abstractmethod
     def write(self, address: int, data: np.ndarray) -> None:

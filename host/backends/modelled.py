@@ -76,6 +76,14 @@ class Modelled(Board):
     def stand_in_seconds(self) -> float:
         return self.board.stand_in_seconds
 
+    @property
+    def host_write_bytes(self) -> int:
+        return self.board.host_write_bytes
+
+    @property
+    def host_read_bytes(self) -> int:
+        return self.board.host_read_bytes
+
     def release(self, tensor: QTensor) -> None:
         self.board.release(tensor)
 

@@ -7,7 +7,6 @@ lives and there is room, so whoever needs the same bytes again, a later node or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -122,7 +121,7 @@ class Bound:
             self._give_back()
             self._board.memory.clear()
             self._place(node)
-        self._board.run([self._relocated(descriptor, node) for descriptor in node.descriptors])
+        self._board.run(node.at(lambda number: self._regions[number].address))
         for number in node.writes:
             self._collect(self.plan.tensors[number], self._regions[number])
         self._give_back()
@@ -156,11 +155,6 @@ class Bound:
         if made not in self._arranged:
             self._arranged[made] = apply(form.arrange, operand.narrow())
         return form.pack(self._arranged[made], operand.table)
-
-    def _relocated(self, descriptor: Descriptor, node: Node) -> Descriptor:
-        """The descriptor with addresses of this board."""
-        moved = {field: getattr(descriptor, field) + self._regions[number].address for field, number in node.bases}
-        return replace(descriptor, **moved)
 
     def _collect(self, tensor: Tensor, region: Region) -> None:
         """Read results and add them to what there is of the whole."""

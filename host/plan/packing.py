@@ -31,7 +31,8 @@ def pack_stream(codes: np.ndarray, bits: int) -> np.ndarray:
     """
     n, height, width, channels = codes.shape
     blocks, columns = ceil_div(channels, WORD_CHANNELS), ceil_div(width, BEAT_WORDS) * BEAT_WORDS
-    padded = np.zeros((n, height, columns, blocks * WORD_CHANNELS), np.uint8 if bits <= 8 else np.uint16)
+    kind = np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32
+    padded = np.zeros((n, height, columns, blocks * WORD_CHANNELS), kind)
     padded[:, :, :width, :channels] = codes
     words = np.empty((n, blocks, height, bits, columns), "<u2")
     for plane in range(bits):
@@ -39,6 +40,20 @@ def pack_stream(codes: np.ndarray, bits: int) -> np.ndarray:
         packed = np.packbits(padded & (1 << (bits - 1 - plane)) != 0, bitorder="little")
         words[:, :, :, plane] = packed.view("<u2").reshape(n, height, columns, blocks).transpose(0, 3, 1, 2)
     return words.view(np.uint8).reshape(n, blocks, -1)
+
+
+def unpack_stream(raw: np.ndarray, shape: tuple[int, ...], bits: int, signed: bool) -> np.ndarray:
+    """The inverse of `pack_stream`: int64 of `shape` (samples, height, width, channels)."""
+    n, height, width, channels = shape
+    blocks, columns = ceil_div(channels, WORD_CHANNELS), ceil_div(width, BEAT_WORDS) * BEAT_WORDS
+    each = np.unpackbits(raw.reshape(-1), bitorder="little").reshape(n, blocks, height, bits, columns, WORD_CHANNELS)
+    codes = np.zeros((n, blocks, height, columns, WORD_CHANNELS), np.int32)
+    for plane in range(bits):
+        codes += each[:, :, :, plane].astype(np.int32) << (bits - 1 - plane)
+    if signed:
+        codes -= each[:, :, :, 0].astype(np.int32) << bits
+    whole = codes.transpose(0, 2, 3, 1, 4).reshape(n, height, columns, blocks * WORD_CHANNELS)
+    return whole[:, :, :width, :channels].astype(np.int64)
 
 
 def pack_stream_table(codes: np.ndarray, bits: int, table: np.ndarray) -> np.ndarray:
@@ -100,6 +115,16 @@ def pack_stationary(lanes: np.ndarray, bits: int, tile_rows: int, row_blocks: in
         nibbles = (padded >> (DIGIT_BITS * (digits - 1 - digit)) & 15).astype(np.uint8)
         out[:, :, digit] = nibbles[..., 0::2] | nibbles[..., 1::2] << 4
     return out.reshape(row_blocks, k_blocks, -1)
+
+
+def pack_results(sums: np.ndarray, tile_rows: int, out_bytes: int) -> np.ndarray:
+    """Results (n, rows, positions) as STORE writes them, uint8; rows that fill the last block are zero."""
+    n, rows, positions = sums.shape
+    blocks = ceil_div(rows, tile_rows)
+    padded = np.zeros((n, blocks * tile_rows, positions), f"<i{out_bytes}")
+    padded[:, :rows] = sums
+    ordered = padded.reshape(n, blocks, tile_rows, positions).transpose(0, 1, 3, 2)
+    return np.ascontiguousarray(ordered).view(np.uint8).reshape(-1)
 
 
 def unpack_results(raw: np.ndarray, samples: int, row_blocks: int, tile_rows: int, out_bytes: int) -> np.ndarray:

@@ -7,7 +7,7 @@ relative to their starts. It is made once for equal shapes and kept; `host.plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from host.operand import Operand
@@ -122,6 +122,13 @@ class Node:
     bases: tuple[tuple[str, int], ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+
+    def at(self, address: Callable[[int], int]) -> list[Descriptor]:
+        """The descriptors, where `address` says it of the number of a tensor."""
+        return [
+            replace(each, **{field: getattr(each, field) + address(number) for field, number in self.bases})
+            for each in self.descriptors
+        ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,6 +132,27 @@ def plan_window(
         _add_round(draft, form, image, kernel, part, samples // n if mixed else 0)
 
 
+def plan_whole(
+    draft: Draft, image: Source, kernel: Source, stride: int, padding: tuple[int, int], out_size: tuple[int, int]
+) -> None:
+    """As `plan_window`, but of whole images in a single node, so that operand and results may lie there anyway.
+
+    Raises
+    ------
+    ValueError
+        If the images exceed what a descriptor or the buffers hold.
+    """
+    n, channels, height, width = image.shape
+    rows = kernel.shape[0]
+    widths = Widths(image.bits, kernel.bits, result_bytes(draft.reach))
+    form = _Form(draft.target.config, widths, stride, padding, (height, width), out_size)
+    if form.tiling(n, rows, channels) is None:
+        raise ValueError(f"no tile of {n} images {height} x {width} of {image.bits} bits fits the buffers")
+    image = image.then((n, height, width, channels), call(np.transpose, (0, 2, 3, 1)))
+    draft.shape = (n, rows, prod(out_size))
+    _add_round(draft, form, image, kernel, ((0, n), (0, rows), (0, channels)), 0)
+
+
 def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _Form:
     """Images as they are or, where these do not fit or something is won, patches with their halo.
 

@@ -26,12 +26,11 @@ class _Held:
 
 
 class ArrayEngine(Engine):
-    """Arrays beside `board`, by `host.step.rules`."""
+    """Arrays beside `board`, by `host.step.rules`; `why` says why they are not on the board."""
 
-    name = "arrays on the host"
-
-    def __init__(self, board: Board):
-        self.board = board
+    def __init__(self, board: Board, why: str = ""):
+        super().__init__(board)
+        self.board, self.name = board, f"arrays of the host, as {why}" if why else "arrays of the host"
 
     def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
         return _tensor(self.board.place(codes.astype(np.int64)), bits, signed)
@@ -40,6 +39,10 @@ class ArrayEngine(Engine):
         return to_numpy(_codes(tensor))
 
     def run(self, asked: VectorPass) -> Passed:
+        with self.account.kind("passes"):
+            return self._run(asked)
+
+    def _run(self, asked: VectorPass) -> Passed:
         mask = None if asked.mask is None else _codes(asked.mask) != 0
         u = _zeros(mask) if asked.u is None else _codes(asked.u)
         passed = rules.lane(
@@ -54,27 +57,32 @@ class ArrayEngine(Engine):
             raised=asked.raised,
         )
         stats = _statistics(passed.codes, asked.sums, asked.each_sample)
-        measured = Measured(lambda: (stats, passed.saturated))
+        clipped = passed.saturated
+        measured = Measured(lambda: (stats, clipped))
         if not asked.stored:
             return Passed(None, None, measured)
         kept = _tensor(passed.mask, 1, False) if asked.relu else None
         return Passed(_tensor(passed.codes, asked.bits, asked.signed), kept, measured)
 
     def measure(self, tensor: Tensor, x: Tensor) -> Measured:
-        stats = rules.statistics(_codes(tensor), _codes(x))
+        with self.account.kind("passes"):
+            stats = rules.statistics(_codes(tensor), _codes(x))
         return Measured(lambda: (stats, 0))
 
     def upper(self, tensor: Tensor, dropped: int) -> Tensor:
-        return _tensor(_codes(tensor) >> dropped, tensor.bits - dropped, tensor.signed) if dropped else tensor
+        return _tensor(_codes(tensor) >> dropped, tensor.bits - dropped, False) if dropped else tensor
 
     def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
-        return _sums(of.conv.kind.forward(self.board, _operand(x), _kernel(of, w)), dropped)
+        with self.account.kind("products"):
+            return _sums(of.product.forward(self.board, _operand(x), _kernel(of, w)), dropped)
 
     def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: tuple[int, int, int, int], dropped: int) -> Tensor:
-        return _sums(of.conv.kind.input_grad(self.board, _operand(g), _kernel(of, w), shape), dropped)
+        with self.account.kind("products"):
+            return _sums(of.product.input_grad(self.board, _operand(g), _kernel(of, w), shape), dropped)
 
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
-        return _sums(arrange(of.conv.kind.weight_grad(self.board, _operand(g), _operand(x), of.kernel)), dropped)
+        with self.account.kind("products"):
+            return _sums(arrange(of.product.weight_grad(self.board, _operand(g), _operand(x), of.kernel)), dropped)
 
 
 def _tensor(codes: Array, bits: int, signed: bool) -> Tensor:

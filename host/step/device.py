@@ -15,8 +15,9 @@ from host.nn.float_layers import softmax_cross_entropy
 from host.nn.layers import Layer
 from host.nn.optim import SGD
 from host.quantise import Precision, quantise
-from host.step.array_engine import ArrayEngine
+from host.step.account import Work
 from host.step.backward import Backward
+from host.step.choice import engine_for
 from host.step.forward import Forward
 from host.step.network import Network
 from host.step.noise import Key, noise_key
@@ -34,6 +35,7 @@ class DeviceStep:
     Parameters
     ----------
     model : a network that `Network` knows; its arrays, of numpy, follow the training when `publish` says so.
+    image : shape (C, H, W) of the images.
     micro_batch : most samples that share statistics and ranges; 0 for a whole batch.
     storage : formats of stored tensors.
     seed : of the noise.
@@ -49,13 +51,16 @@ class DeviceStep:
         model: Layer,
         board: Board,
         *,
+        image: tuple[int, int, int],
         micro_batch: int,
         storage: Storage,
         seed: int,
         momentum: float,
         weight_decay: float,
     ):
-        self.model, self.network, self.shared = model, Network.of(model), Shared(ArrayEngine(board), storage)
+        self.model, self.network = model, Network.of(model)
+        self.engine = engine_for(board, self.network, image)
+        self.shared = Shared(self.engine, storage)
         self.micro_batch, self.seed, self.steps = micro_batch, seed, 0
         self.weights = Weights(self.network, self.shared, momentum)
         self.optimiser = DeviceSGD(self, momentum=momentum, weight_decay=weight_decay)
@@ -67,6 +72,10 @@ class DeviceStep:
     def gradients(self, images: np.ndarray, labels: np.ndarray, precision: Precision) -> tuple[float, np.ndarray]:
         """Forward and backward of a batch: its mean loss, and the logits, float64 (N, classes)."""
         _check(precision)
+        with self.engine.account.step():
+            return self._gradients(images, labels, precision)
+
+    def _gradients(self, images: np.ndarray, labels: np.ndarray, precision: Precision) -> tuple[float, np.ndarray]:
         samples = len(labels)
         sizes = pieces(samples, self.micro_batch)
         backward = Backward(self.shared, self.weights, precision)
@@ -76,9 +85,11 @@ class DeviceStep:
             chosen = slice(first, first + size)
             forward = self._forward(precision, training=True, share=part.share)
             features, passages = forward.run(self._image(images[chosen], precision))
-            logits.append(head.logits(features))
-            own, gradient = softmax_cross_entropy(logits[-1], labels[chosen])
-            backward.run(head.backward(features, gradient * part.share), passages, part)
+            with self.engine.account.kind("head"):
+                logits.append(head.logits(features))
+                own, gradient = softmax_cross_entropy(logits[-1], labels[chosen])
+                below = head.backward(features, gradient * part.share)
+            backward.run(below, passages, part)
             loss += own * part.share
             first += size
         for normed in self.network.convolutions:
@@ -102,13 +113,18 @@ class DeviceStep:
     def _image(self, images: np.ndarray, precision: Precision) -> Activation:
         """The images as the first convolution reads them, rounded by the host."""
         first = next(self.network.convolutions)
-        rounded = quantise(images, first.precision(precision).fw, signed=True)
-        codes = self.shared.engine.write(to_numpy(rounded.codes), rounded.bits, True)
+        with self.engine.account.kind("image"):
+            rounded = quantise(images, first.precision(precision).fw, signed=True)
+            codes = self.engine.write(to_numpy(rounded.codes), rounded.bits, True)
         return Activation(codes, 0, float(rounded.scale))
 
     def publish(self) -> None:
         """Bring the model's arrays up to date with what has been trained."""
         self.weights.publish()
+
+    def host_work(self) -> dict[str, Work]:
+        """What the host has done of training since this was asked, by kind."""
+        return self.engine.account.take()
 
     def state(self) -> dict[str, np.ndarray]:
         """What continues a run beside the model's arrays and the velocities: float64 by name."""
@@ -133,8 +149,9 @@ class DeviceSGD(SGD):
         self.elsewhere = frozenset(f"{normed.name}.weight" for normed in step.network.convolutions)
 
     def step(self, lr: float, controller_lr: float | None = None) -> None:
-        super().step(lr, controller_lr)
-        self._step.weights.step(lr, self.weight_decay, self._step.key)
+        with self._step.engine.account.step():
+            super().step(lr, controller_lr)
+            self._step.weights.step(lr, self.weight_decay, self._step.key)
         self._step.steps += 1
 
     def state(self) -> dict[str, Array]:

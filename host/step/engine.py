@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from host.board import Board
+from host.step.account import Account
 from host.step.network import Normed
 from host.step.noise import Key
 from host.step.rules import Coefficients, Statistics
@@ -144,13 +146,21 @@ class Passed(NamedTuple):
 
 
 class Engine(ABC):
-    """Computes passes and products; `name` says how in a few words.
+    """Computes passes and products beside or on a board.
 
     Products are of tensors of codes, and of weights as `host.step.arrange` has them. Their results are sums as stream u
     has them, without their lowest `dropped` bits.
+
+    Attributes
+    ----------
+    account : what the host does of a step.
     """
 
+    #: What it is, in a few words.
     name: str
+
+    def __init__(self, board: Board):
+        self.account = Account(board)
 
     @abstractmethod
     def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
@@ -170,7 +180,7 @@ class Engine(ABC):
 
     @abstractmethod
     def upper(self, tensor: Tensor, dropped: int) -> Tensor:
-        """An operand of products: a tensor without its lowest bits."""
+        """An operand of products: a tensor without a sign, but for its lowest bits."""
 
     @abstractmethod
     def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from host.nn.float_layers import BatchNorm2d, GlobalAvgPool2d, ReLU
 from host.nn.layers import Conv2d, Layer, Linear, Residual, Sequential
+from host.nn.products import Convolution
 from host.quantise import Precision
 
 _L = TypeVar("_L", bound=Layer)
@@ -25,6 +26,12 @@ class Normed:
     def precision(self, scheduled: Precision) -> Precision:
         """The precision that the convolution has when the schedule says `scheduled`."""
         return scheduled.at_least(self.conv.min_bits)
+
+    @property
+    def product(self) -> Convolution:
+        """What it computes."""
+        assert isinstance(self.conv.kind, Convolution)
+        return self.conv.kind
 
     @property
     def kernel(self) -> tuple[int, int, int, int]:

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from host.arrays import to_numpy
+from host.step.account import Work
 from host.training.config import TrainConfig
 from host.training.forms import blamed_on, check
 from host.training.records import GateTraceState, Lengthening, Record, StageSwitch, StepTraceState
@@ -32,7 +33,7 @@ class Progress:
     `seconds` passed in all, `host_seconds` in training on the host, see `Board.stand_in_seconds`.
     `train` and `evaluation` are counters over the run, `epoch_start` is `train` when the epoch began. `lengthened`
     holds an entry for every time that the run got more epochs. `saturated` counts, for each tensor that the device step
-    stores, the elements that were clipped in training, and all.
+    stores, the elements that were clipped in training, and all. `host_work` is what the host did of that step, by kind.
     """
 
     iteration: int = 0
@@ -49,6 +50,7 @@ class Progress:
     records: list[Record] = field(default_factory=list)
     lengthened: list[Lengthening] = field(default_factory=list)
     saturated: dict[str, list[int]] = field(default_factory=dict)
+    host_work: dict[str, Work] = field(default_factory=dict, metadata={"later": True})
 
 
 class _Meta(TypedDict):

@@ -71,6 +71,8 @@ def _run(trainer: Trainer) -> int:
             file=sys.stderr,
         )
     print(f"training in {out}", file=sys.stderr)
+    if step_by := trainer.learner.step_by:
+        print(f"passes of the device step are computed by {step_by}", file=sys.stderr)
     try:
         with _stop_on_signal() as stop:
             finished = train_visibly(trainer, stop)
@@ -79,7 +81,9 @@ def _run(trainer: Trainer) -> int:
             print(f"stopped after {done}; {again}", file=sys.stderr)
             return INTERRUPTED
         with passing_bar("static FW8/BW8 reference", "iteration") as on_part:
-            summary = summarise(trainer.config, trainer.board, trainer.dataset, trainer.progress, on_part)
+            summary = summarise(
+                trainer.config, trainer.board, trainer.dataset, trainer.progress, on_part, step_by=step_by
+            )
         write_report(out, trainer.progress.records, summary)
         # Last, as it stands for a run that has ended.
         write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())

@@ -23,6 +23,7 @@ from host.nn.optim import SGD
 from host.quantise import Precision
 from host.schedules import Schedule
 from host.schedules.static import StaticSettings
+from host.step.account import Work
 from host.step.device import DeviceStep
 from host.training.config import TrainConfig
 from host.training.meter import Meter
@@ -81,7 +82,13 @@ class Learner:
         self.device: DeviceStep | None = None
         if config.step == "device":
             self.device = DeviceStep(
-                model, board, micro_batch=config.micro_batch, storage=config.storage, seed=config.seed, **rates
+                model,
+                board,
+                image=dataset.image,
+                micro_batch=config.micro_batch,
+                storage=config.storage,
+                seed=config.seed,
+                **rates,
             )
             self.optimiser = self.device.optimiser
         else:
@@ -156,6 +163,15 @@ class Learner:
     def saturated(self) -> dict[str, list[int]]:
         """What the device step has clipped since this was asked: elements, and all there were, by tensor."""
         return self.device.shared.saturation.take() if self.device else {}
+
+    def host_work(self) -> dict[str, Work]:
+        """What the host has done of the device step since this was asked, by kind."""
+        return self.device.host_work() if self.device else {}
+
+    @property
+    def step_by(self) -> str | None:
+        """What computes the device step; None where the host's layers do."""
+        return self.device.engine.name if self.device else None
 
     def state(self) -> dict[str, Array]:
         """The model's arrays as they are now."""

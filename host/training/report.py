@@ -8,6 +8,7 @@ from typing import Any
 
 from host.cycles.bus import seconds
 from host.machine import SCOPE, Machine
+from host.step.account import Work
 from host.training.checkpoint import write_atomically
 from host.training.config import TrainConfig
 from host.training.folder import REPORT
@@ -70,10 +71,20 @@ def _page(
             ("Latency saving", f"{1 - summary['cycles'] / static:.1%}"),
             ("Evaluation cycles", f"{summary['eval_cycles']:,}"),
         ]
+    if step_by := summary.get("step_by"):
+        rows.append(("Passes of the device step", f"computed by {step_by}"))
+        rows.append(("What the host did of it itself, measured here", _host_work(summary["host_work"])))
     rows.append(("Seconds that the run took here", f"{summary['seconds']:.0f}"))
     table = "".join(f"| {name} | {value} |\n" for name, value in rows)
     plots = "".join(f"\n![{Path(name).stem}]({name})\n" for name in images)
     return f"# {config.model} on {config.data}, seed {config.seed}\n\n| | |\n|---|---|\n{table}{plots}"
+
+
+def _host_work(kinds: Mapping[str, Work]) -> str:
+    return "; ".join(
+        f"{name} {work['seconds']:,.2f} s, {work['write_bytes']:,} bytes to the board, {work['read_bytes']:,} from it"
+        for name, work in kinds.items()
+    )
 
 
 def _lengthened(times: Sequence[Mapping[str, int]]) -> str:

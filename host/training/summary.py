@@ -23,10 +23,13 @@ def summarise(
     dataset: Dataset,
     progress: Progress,
     on_part: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    step_by: str | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json.
 
     The static reference is measured now, on `board`; `on_part` hears how many of how many iterations of it are done.
+    `step_by` is what computed the device step.
     """
     train = progress.train
     static = static_reference(config, board, dataset, on_part)
@@ -49,6 +52,10 @@ def summarise(
         "stage_switches": progress.switches,
         "lengthened": progress.lengthened,
         "saturated": progress.saturated,  # of the device step, by tensor: elements clipped in training, and all
+        # What computed the device step between its barriers, and what of it the host did itself, by kind: seconds of
+        # this host, and bytes to and from the board. None of it counts for the accelerator.
+        "step_by": step_by,
+        "host_work": progress.host_work,
         "seed": config.seed,
         "latency_scope": SCOPE,
         # What training took on this host between them: measured here, and in no figure of cycles.

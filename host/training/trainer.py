@@ -22,6 +22,7 @@ from host.data.datasets import Dataset
 from host.nn.gated import GatedNetwork
 from host.nn.optim import LR_SCHEDULES
 from host.quantise import Precision
+from host.step.account import add_work
 from host.training.checkpoint import Checkpoint, Progress, load_checkpoint, write_atomically
 from host.training.config import TrainConfig
 from host.training.folder import CHECKPOINT, METRICS, remove_results
@@ -132,6 +133,9 @@ class Trainer:
         for name, counts in self.learner.saturated().items():
             before = progress.saturated.get(name, [0, 0])
             progress.saturated[name] = [old + new for old, new in zip(before, counts, strict=True)]
+        for name, work in self.learner.host_work().items():
+            before = progress.host_work.get(name)
+            progress.host_work[name] = add_work(before, work) if before else work
         self.steps.add(progress.iteration, len(index), step, precision, progress.train.get("cycles"))
         if step.choice:
             self.gates.add(progress.iteration, len(index), step.choice)

@@ -1,0 +1,206 @@
+"""The engine for a board with a vector unit: tensors lie in its memory, passes and convolutions are descriptors.
+
+What the host still does itself is in `host.step.interim`. Coefficients go to the board and sums come back, nothing
+else of a step.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from weakref import WeakKeyDictionary, finalize
+
+import numpy as np
+
+from host.backends.memory import MemoryBoard
+from host.plan.formats import Stationary, Sums
+from host.plan.memory import NoRoom, Region
+from host.plan.packing import pack_stream, unpack_stream
+from host.plan.plan import Plan, Spec
+from host.qtensor import QTensor
+from host.step import interim, lowering
+from host.step.arrange import arranged_shape
+from host.step.engine import Engine, Measured, Passed, Tensor, VectorPass
+from host.step.network import Normed
+from host.step.passes import descriptor, pack_coefficients, sums_bytes, unpack_sums
+from host.step.places import Place, plane_strides, result_strides
+from host.step.rules import U_BITS, Coefficients, Statistics
+from host.step.submission import Submission
+from rtl.isa import Source
+
+Shape = tuple[int, int, int, int]
+
+#: Coefficients that leave a stream as it is.
+_SAME = Coefficients(np.array(1), np.array(0), np.array(0), 0)
+
+
+class MemoryEngine(Engine):
+    """Tensors in the memory of `board`."""
+
+    name = "the board's vector unit"
+
+    def __init__(self, board: MemoryBoard):
+        super().__init__(board)
+        self._board = board
+        self._work = Submission(board)
+        self._read: WeakKeyDictionary[Tensor, np.ndarray] = WeakKeyDictionary()
+
+    def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
+        n, channels, height, width = codes.shape
+        return self._written(pack_stream(codes.transpose(0, 2, 3, 1), bits), (n, channels, height, width), bits, signed)
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        n, channels, height, width = tensor.shape
+        codes = unpack_stream(self._raw(tensor), (n, height, width, channels), tensor.bits, tensor.signed)
+        return codes.transpose(0, 3, 1, 2)
+
+    def run(self, asked: VectorPass) -> Passed:
+        raw = pack_coefficients(asked)
+        coefficients = self._take(raw.nbytes)
+        self._board.put(coefficients.address, raw)
+        with self.account.kind("descriptors"):
+            codes = self._planes(asked.shape, asked.bits, asked.signed) if asked.stored else None
+            mask = self._planes(asked.shape, 1, False) if asked.stored and asked.relu else None
+            sums = self._take(sums_bytes(asked))
+            given = (asked.u, asked.v, asked.mask, asked.sums)
+            reads = [tensor.held.region for tensor in given if isinstance(tensor, Tensor)]
+            writes = [tensor.held.region for tensor in (codes, mask) if tensor]
+            work = descriptor(asked, coefficients, sums, codes, mask)
+            self._work.add([work], [coefficients, *reads], [sums, *writes])
+            self._board.memory.release(coefficients)
+            # Not of `asked` itself: what was read is not to stay until somebody wants the sums.
+            measured = Measured(partial(self._found, sums, asked.shape[1], asked.each_sample))
+            finalize(measured, self._board.memory.release, sums)
+        return Passed(codes, mask, measured)
+
+    def _found(self, sums: Region, channels: int, each_sample: bool) -> tuple[Statistics, int]:
+        self._work.run()
+        return unpack_sums(self._board.get(sums.address, sums.nbytes), channels, each_sample)
+
+    def measure(self, tensor: Tensor, x: Tensor) -> Measured:
+        return self.run(VectorPass(_SAME, (1 << tensor.bits) - 1, tensor, sums=x, stored=False)).measured
+
+    def upper(self, tensor: Tensor, dropped: int) -> Tensor:
+        """The array takes rows of exactly their planes, so the upper ones are copied."""
+        if not dropped:
+            return tensor
+        bits = tensor.bits - dropped
+        view = Tensor(tensor.shape, bits, False, tensor.held)
+        return self.run(VectorPass(_SAME, (1 << bits) - 1, view, signed=False)).stored
+
+    def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
+        self._charge(of, x, w)
+        _, height, width = of.product.out(x.shape[1:], of.kernel)
+        plan = lowering.forward(
+            self._board.target, _spec(x), Spec(of.kernel, w.bits, w.signed), of.product.stride, (height, width)
+        )
+        return self._product(plan, of, x, w, (x.shape[0], of.kernel[0], height, width), dropped)
+
+    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
+        self._charge(of, g, w, shape)
+        if of.product.stride == 2:
+            g = self._spread(g, shape)
+        plan = lowering.input_grad(self._board.target, _spec(g), Spec(of.kernel, w.bits, w.signed))
+        return self._product(plan, of, g, w, shape, dropped)
+
+    def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
+        with self.account.kind("weight gradient"):
+            operands = [QTensor.trusted(self.read(each), each.bits, each.signed) for each in (g, x)]
+            raw, out_bytes = interim.weight_grad(self._board, of, *operands)
+            shape = arranged_shape(of.kernel)
+            region = self._take(raw.nbytes)
+            self._board.put(region.address, raw)
+            return self._results(shape, Place(region, *result_strides(shape, out_bytes), _source(out_bytes), dropped))
+
+    def _spread(self, g: Tensor, shape: Shape) -> Tensor:
+        """A gradient with zeros between its rows and columns, as large as the images of `shape`."""
+        with self.account.kind("zeros in a gradient"):
+            raw = interim.spread(self._raw(g), g.shape[3], g.bits, shape[2:])
+            return self._written(raw, (*g.shape[:2], *shape[2:]), g.bits, g.signed)
+
+    def _product(self, plan: Plan, of: Normed, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
+        with self.account.kind("descriptors"):
+            [node] = plan.nodes
+            (at_stream, at_kernel), [at_sums] = node.reads, node.writes
+            stationary, sums = plan.tensors[at_kernel].format, plan.tensors[at_sums].format
+            assert isinstance(stationary, Stationary)
+            assert isinstance(sums, Sums)
+            regions = {
+                at_stream: stream.held.region,
+                at_kernel: self._digits(of, w, stationary),
+                at_sums: self._take(sums.nbytes),
+            }
+            descriptors = node.at(lambda number: regions[number].address)
+            self._work.add(descriptors, [regions[at_stream], regions[at_kernel]], [regions[at_sums]])
+            self._board.memory.release(regions[at_kernel])
+            _, _, stride_y = result_strides(shape, sums.out_bytes)
+            strides = sums.sample_bytes, sums.block_bytes, stride_y
+            return self._results(shape, Place(regions[at_sums], *strides, _source(sums.out_bytes), dropped))
+
+    def _digits(self, of: Normed, w: Tensor, form: Stationary) -> Region:
+        """The weights as digits, in use, from an earlier time or now."""
+        memory = self._board.memory
+        region = memory.find(w, form)
+        if region is None:
+            with self.account.kind("weight digits"):
+                raw = interim.digits(of, self.read(w), form)
+                region = self._take(raw.nbytes)
+                self._board.put(region.address, raw)
+                memory.keep(region, w, form)
+        return region
+
+    def _charge(self, of: Normed, a: Tensor, b: Tensor, input_shape: Shape | None = None) -> None:
+        """The work, as `host.ops` charges it."""
+        x = (input_shape or a.shape)[1:]
+        self._board.charge(a.shape[0] * of.product.macs(x, of.kernel), a.bits, b.bits)
+
+    # Memory ---------------------------------------------------------------------------------------------------------
+
+    def _take(self, nbytes: int) -> Region:
+        memory = self._board.memory
+        try:
+            return memory.take(nbytes)
+        except NoRoom:
+            self._work.run()  # what waits may hold tensors that nobody needs any more
+        try:
+            return memory.take(nbytes)
+        except NoRoom:
+            size = self._board.memory_bytes
+            raise ValueError(
+                f"the tensors of a training step do not fit the board's memory of {size} bytes: {nbytes} more are "
+                "needed; a smaller --micro-batch needs less"
+            ) from None
+
+    def _planes(self, shape: Shape, bits: int, signed: bool) -> Tensor:
+        """A tensor with a place, and nothing in it yet."""
+        strides = plane_strides(shape, bits)
+        return self._owned(Tensor(shape, bits, signed, Place(self._take(shape[0] * strides[0]), *strides)))
+
+    def _results(self, shape: Shape, place: Place) -> Tensor:
+        return self._owned(Tensor(shape, U_BITS, True, place))
+
+    def _owned(self, tensor: Tensor) -> Tensor:
+        """Its region is in use as long as it lives."""
+        finalize(tensor, self._board.memory.release, tensor.held.region)
+        return tensor
+
+    def _written(self, raw: np.ndarray, shape: Shape, bits: int, signed: bool) -> Tensor:
+        tensor = self._planes(shape, bits, signed)
+        self._board.put(tensor.held.region.address, raw)
+        return tensor
+
+    def _raw(self, tensor: Tensor) -> np.ndarray:
+        """The bytes of a tensor, which are read once."""
+        if tensor not in self._read:
+            self._work.run()
+            region = tensor.held.region
+            self._read[tensor] = self._board.get(region.address, region.nbytes)
+        return self._read[tensor]
+
+
+def _spec(tensor: Tensor) -> Spec:
+    return Spec(tensor.shape, tensor.bits, tensor.signed)
+
+
+def _source(out_bytes: int) -> Source:
+    """Of results of so many bytes."""
+    return Source(out_bytes.bit_length() - 1)

@@ -1,0 +1,48 @@
+"""Where tensors of the device step lie in a board's memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from host.geometry import ceil_div
+from host.plan.memory import Region
+from host.plan.packing import row_bytes
+from rtl.config import WORD_CHANNELS
+from rtl.isa import Source
+
+
+class Place(NamedTuple):
+    """A tensor (N, C, H, W) in a region, from its first byte on.
+
+    Attributes
+    ----------
+    stride_n, stride_c, stride_y : bytes from sample to sample, from channel block to channel block, from row to row.
+    source : bit-planes, or results of a product, and of which width.
+    dropped : lowest bits of such results that do not count.
+    """
+
+    region: Region
+    stride_n: int
+    stride_c: int
+    stride_y: int
+    source: Source = Source.PLANES
+    dropped: int = 0
+
+
+def blocks(channels: int) -> int:
+    """Channel blocks."""
+    return ceil_div(channels, WORD_CHANNELS)
+
+
+def plane_strides(shape: tuple[int, int, int, int], bits: int) -> tuple[int, int, int]:
+    """The strides of a tensor whose planes are as close as can be; samples times the first are its bytes."""
+    _, channels, height, width = shape
+    stride_y = bits * row_bytes(width)
+    return blocks(channels) * height * stride_y, height * stride_y, stride_y
+
+
+def result_strides(shape: tuple[int, int, int, int], out_bytes: int) -> tuple[int, int, int]:
+    """The strides of results of a product, likewise."""
+    _, channels, height, width = shape
+    stride_y = width * WORD_CHANNELS * out_bytes
+    return blocks(channels) * height * stride_y, height * stride_y, stride_y

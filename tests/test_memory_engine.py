@@ -1,0 +1,216 @@
+"""The device step in a board's memory: equal bits with the arrays of the host, pass by pass and over training runs."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from host import open_board
+from host.arrays import to_numpy
+from host.backends.golden import GoldenBoard
+from host.data.datasets import load_dataset
+from host.data.subset import Subset
+from host.nn.models import build_model
+from host.quantise import Precision
+from host.step.arrange import filling
+from host.step.array_engine import ArrayEngine
+from host.step.choice import engine_for
+from host.step.device import DeviceStep
+from host.step.engine import Noise, Sums, VectorPass
+from host.step.memory_engine import MemoryEngine
+from host.step.network import Network
+from host.step.noise import noise_key
+from host.step.rules import Coefficients
+from host.step.tensors import Storage
+from host.training.checkpoint import load_checkpoint
+from host.training.config import TrainConfig
+from host.training.summary import summarise
+from host.training.trainer import Trainer
+from rtl.config import AcceleratorConfig
+from rtl.isa import Flag
+
+#: PyTorch is the faster one where it is installed.
+BOARD = "torch" if find_spec("torch") else "golden"
+
+
+def vector_board(memory_bytes=1 << 26, **changes):
+    return GoldenBoard(AcceleratorConfig.preset("sim", vector=True, **changes), memory_bytes)
+
+
+# Passes -------------------------------------------------------------------------------------------------------------
+
+
+def given(rng, engine, shape, bits, signed=True):
+    low = -(1 << (bits - 1)) if signed else 0
+    codes = rng.integers(low, low + (1 << bits), shape)
+    return engine.write(codes, bits, signed)
+
+
+def random_pass(seed, engine):
+    """A pass of random kind over random tensors, the same for every engine."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(rng.integers(1, most)) for most in (4, 40, 6, 20))
+    n, channels = shape[:2]
+    top = (1 << int(rng.integers(2, 12))) - 1
+    b = rng.integers(-(1 << 30), 1 << 30, (n, channels) if rng.integers(2) else channels)
+    a, c = (rng.integers(-end, end, channels) for end in (1 << 17, 1 << 20))
+    k = Coefficients(a, c, b, int(rng.integers(30)))
+    signed = bool(rng.integers(2))
+    u = given(rng, engine, shape, int(rng.integers(2, 25)), signed) if rng.integers(4) else None
+    mask = given(rng, engine, shape, 1, False) if u is None or rng.integers(2) else None
+    x, relu = given(rng, engine, shape, 12), mask is None and bool(rng.integers(2))
+    return VectorPass(
+        k,
+        top,
+        u,
+        given(rng, engine, shape, 16) if rng.integers(2) else None,
+        signed=not relu,
+        relu=relu,
+        mask=mask,
+        noise=Noise(noise_key(seed), 3) if rng.integers(2) else None,
+        raised=int(rng.integers(0, 4)),
+        sums=(Sums.PLAIN, Sums.SQUARES, x)[rng.integers(3)],
+        each_sample=bool(rng.integers(2)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_a_pass_in_memory_is_a_pass_of_arrays(seed):
+    found = []
+    for engine in (MemoryEngine(vector_board(1 << 22)), ArrayEngine(open_board("golden"))):
+        passed = engine.run(random_pass(seed, engine))
+        masks = [] if passed.mask is None else [engine.read(passed.mask) != 0]
+        measured = engine.measure(passed.stored, passed.stored).stats
+        if not passed.stored.signed:
+            masks.append(engine.read(engine.upper(passed.stored, 1)))
+        parts = [engine.read(passed.stored), *masks, *passed.measured.stats, *measured]
+        found.append(([part.tolist() for part in parts], passed.measured.clipped))
+    assert found[0] == found[1]
+
+
+# Steps --------------------------------------------------------------------------------------------------------------
+
+
+def walked(board, model, image):
+    """All that steps at four precisions leave, with micro-batches, an evaluation after each, and a new start."""
+    rng, how = np.random.default_rng(1), {"momentum": 0.9, "weight_decay": 1e-4, "storage": Storage(), "seed": 0}
+    step = DeviceStep(build_model(model, image, 10, seed=0, edge_bits=2), board, image=image, micro_batch=4, **how)
+    said = {}
+    for number, precision in enumerate((Precision(3, 6), Precision(4, 6), Precision(8, 8), Precision(12, 14))):
+        images, labels = rng.standard_normal((7, *image)).astype(np.float32), rng.integers(0, 10, 7)
+        loss, logits = step.gradients(images, labels, precision)
+        step.optimiser.step(0.1)
+        said[number] = loss, logits.tobytes(), step.logits(images, precision).tobytes()
+        if number == 1:
+            step.publish()
+            saved = step.model.state(), step.optimiser.state(), step.state()
+            step.restart()
+            step.load_state(saved[2], saved[1])
+    step.publish()
+    arrays = {**step.model.state(), **step.optimiser.state(), **step.state()}
+    said |= {name: to_numpy(array).tobytes() for name, array in arrays.items()}
+    return said | {"clipped": step.shared.saturation.take(), "work": (board.macs, board.bit_macs)}, step
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "changes"),
+    [("cnn-small", (3, 9, 7), {"clusters": 3, "result_depth": 32}), ("resnet8", (1, 8, 8), {})],
+)
+def test_steps_in_memory_are_those_of_arrays(model, image, changes):
+    """Odd sizes and row blocks in several descriptors; and blocks of all kinds, with strides and shortcuts."""
+    board = vector_board(**changes)
+    (found, step), (expected, _) = walked(board, model, image), walked(open_board(BOARD), model, image)
+    assert isinstance(step.engine, MemoryEngine)
+    assert {name for name in expected if found[name] != expected[name]} == set()
+    first = next(step.network.convolutions)
+    padded = filling(first.kernel) == 0
+    assert not step.engine.read(step.weights.momenta[first.name].codes)[padded].any()
+    # Nothing but weights, momenta, their sums, rounded weights and a mask is left in use.
+    used = sum(region.users > 0 for region in board.memory._regions)
+    assert used == 5 * len(list(step.network.convolutions)) + 1
+
+
+def test_a_run_in_memory_is_one_of_arrays_and_says_what_the_host_did(tmp_path):
+    settings = {"board": "golden", "subset": "fraction=0.05/test=0.1", "epochs": 2, "batch": 36, "micro_batch": 18}
+    config = TrainConfig.of(**settings, step="device", guard=0.5, indicator_every=1)
+    data = Subset.parse(config.subset).of(load_dataset(config.data))
+    left = []
+    for name, board in (("memory", vector_board()), ("arrays", open_board(BOARD))):
+        (tmp_path / name).mkdir()
+        asked = iter(range(100))
+        first = Trainer(config, board, data, tmp_path / name)
+        assert not first.run(stop=lambda asked=asked: next(asked) >= 1)
+        trainer = Trainer(config, board, data, tmp_path / name)
+        trainer.resume()
+        assert trainer.run()
+        arrays, meta = load_checkpoint(tmp_path / name / "checkpoint.npz")
+        for record in meta["progress"]["records"]:
+            del record["seconds"]
+        progress = {key: meta["progress"][key] for key in ("records", "train", "evaluation", "saturated")}
+        for counters in (progress["train"], progress["evaluation"]):
+            counters.pop("ddr_bytes", None)
+        left.append(({key: array.tobytes() for key, array in arrays.items() if key != "meta"}, progress))
+        if name == "memory":
+            summary = json.loads(json.dumps(summarise(config, board, data, trainer.progress, step_by="it")))
+    assert left[0] == left[1]
+    assert summary["step_by"] == "it"
+    work = summary["host_work"]
+    kinds = {"coefficients", "image", "descriptors", "head", "weight digits", "weight gradient", "zeros in a gradient"}
+    assert work.keys() == kinds
+    assert all(kind["seconds"] > 0 for kind in work.values())
+    assert work["head"]["write_bytes"] == work["head"]["read_bytes"] == work["descriptors"]["read_bytes"] == 0
+    assert 0 < work["coefficients"]["read_bytes"] < work["weight gradient"]["read_bytes"] / 2
+
+
+# Memory and descriptors ---------------------------------------------------------------------------------------------
+
+
+class Watched(GoldenBoard):
+    """Remembers what it was given to run at a time."""
+
+    def __init__(self):
+        super().__init__(AcceleratorConfig.preset("sim", vector=True), 1 << 22)
+        self.runs = []
+
+    def run(self, descriptors):
+        self.runs.append([bool(each.flags & Flag.FENCE) for each in descriptors])
+        super().run(descriptors)
+
+
+def test_descriptors_wait_for_one_another_and_keep_what_they_need(rng):
+    board = Watched()
+    engine = MemoryEngine(board)
+    same = Coefficients(np.array(1), np.array(0), np.array(0), 0)
+    codes = rng.integers(-100, 101, (2, 16, 3, 5))
+    tensor = engine.write(codes, 8, True)
+    for _ in range(3):  # handles go before their tensors have been written
+        tensor = engine.run(VectorPass(same, 127, tensor)).stored
+    other = engine.run(VectorPass(same, 127, engine.write(codes + 1, 8, True)))
+    assert board.runs == []
+    filled = [engine.write(np.full_like(codes, -1), 8, True) for _ in range(4)]
+    assert np.array_equal(engine.read(tensor), codes)
+    assert board.runs == [[False, True, True, False]]
+    assert other.measured.clipped == 0
+    assert np.array_equal(engine.read(other.stored), codes + 1)
+    assert len(board.runs) == 1
+    assert all(np.all(engine.read(each) == -1) for each in filled)
+
+
+def test_a_memory_that_is_too_small_is_named(rng):
+    engine = MemoryEngine(vector_board(1 << 16))
+    with pytest.raises(ValueError, match=r"do not fit the board's memory of 65536 bytes.*smaller --micro-batch"):
+        engine.write(rng.integers(0, 2, (64, 16, 64, 64)), 8, True)
+
+
+@pytest.mark.parametrize(
+    ("board", "image", "name"),
+    [
+        (vector_board(), (3, 8, 64), "the board's vector unit"),
+        (vector_board(), (3, 8, 65), "arrays of the host, as rows of 65 pixels exceed the vector unit's 64"),
+        (open_board("golden"), (3, 8, 8), "arrays of the host, as board golden has no vector unit"),
+    ],
+)
+def test_which_engine_it_is(board, image, name):
+    network = Network.of(build_model("cnn-small", image, 10, seed=0, edge_bits=2))
+    assert engine_for(board, network, image).name == name
