@@ -83,7 +83,8 @@ class VectorEmit(wiring.Component):
         positive = self._place(m, "positive", tile.positive, rows)
         complete = self._complete(m, states.at["ROW"])
 
-        stores, marks = Signal(), Signal()  # results, and where they were positive
+        stores = Signal()  # results
+        marks = Signal()  # where they were positive
         sums_end = Signal()  # sums end with the present row
         finished = Signal()  # the row before the present one was the last
         m.d.sync += [

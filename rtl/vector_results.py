@@ -112,7 +112,8 @@ class ResultBuffer(wiring.Component):
             *quarters[2:],
         ]
         values = []
-        on_the_way, done = Signal(), Signal()
+        on_the_way = Signal()
+        done = Signal()
         with m.If(move):
             m.d.sync += [on_the_way.eq(valid), done.eq(on_the_way)]
         for slot, number in enumerate(numbers):

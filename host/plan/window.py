@@ -133,7 +133,14 @@ def plan_window(
 
 
 def plan_whole(
-    draft: Draft, image: Source, kernel: Source, stride: int, padding: tuple[int, int], out_size: tuple[int, int]
+    draft: Draft,
+    image: Source,
+    kernel: Source,
+    stride: int,
+    padding: tuple[int, int],
+    out_size: tuple[int, int],
+    *,
+    stuffed: bool = False,
 ) -> None:
     """As `plan_window`, but of whole images in a single node, so that operand and results may lie there anyway.
 
@@ -145,7 +152,7 @@ def plan_whole(
     n, channels, height, width = image.shape
     rows = kernel.shape[0]
     widths = Widths(image.bits, kernel.bits, result_bytes(draft.reach))
-    form = _Form(draft.target.config, widths, stride, padding, (height, width), out_size)
+    form = _Form(draft.target.config, widths, stride, 2 if stuffed else 1, padding, (height, width), out_size)
     if form.tiling(n, rows, channels) is None:
         raise ValueError(f"no tile of {n} images {height} x {width} of {image.bits} bits fits the buffers")
     image = image.then((n, height, width, channels), call(np.transpose, (0, 2, 3, 1)))

@@ -8,14 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from host.board import Board
-from host.geometry import ceil_div
 from host.plan.arrange import apply
 from host.plan.formats import Stationary
 from host.plan.packing import pack_results
 from host.qtensor import QTensor
 from host.step.arrange import arrange, restore
 from host.step.network import Normed
-from rtl.config import BEAT_WORDS, WORD_CHANNELS
+from rtl.config import WORD_CHANNELS
 
 
 def weight_grad(board: Board, of: Normed, g: QTensor, x: QTensor) -> tuple[np.ndarray, int]:
@@ -29,13 +28,3 @@ def weight_grad(board: Board, of: Normed, g: QTensor, x: QTensor) -> tuple[np.nd
 def digits(of: Normed, codes: np.ndarray, form: Stationary) -> np.ndarray:
     """A stationary operand of the codes of arranged weights that were read, uint8."""
     return form.pack(apply(form.arrange, restore(codes, of.kernel))).reshape(-1)
-
-
-def spread(raw: np.ndarray, width: int, bits: int, size: tuple[int, int]) -> np.ndarray:
-    """Planes of a tensor of `width` columns that were read, with zeros between rows and columns: `size`, uint8."""
-    columns, wide = (ceil_div(each, BEAT_WORDS) * BEAT_WORDS for each in (width, size[1]))
-    height = ceil_div(size[0], 2)
-    rows = raw.view("<u2").reshape(-1, height, bits, columns)
-    whole = np.zeros((len(rows), size[0], bits, wide), "<u2")
-    whole[:, ::2, :, : 2 * width : 2] = rows[..., :width]
-    return whole.view(np.uint8).reshape(-1)

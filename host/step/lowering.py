@@ -1,7 +1,7 @@
 """Products of the device step as descriptors: convolutions in window mode, over tensors where passes have left them.
 
 A convolution with a kernel of one tap is one with a kernel of nine that is zero but in the middle. The input gradient
-at stride 2 is a convolution of the gradient with zeros between its rows and columns.
+at stride 2 is a convolution of the gradient, whose windows see zeros between its rows and columns.
 """
 
 from __future__ import annotations
@@ -35,14 +35,16 @@ def forward(target: Target, x: Spec, w: Spec, stride: int, size: tuple[int, int]
 
 
 @lru_cache(_KEPT)
-def input_grad(target: Target, g: Spec, w: Spec) -> Plan:
-    """Plan of one node for (N, C, H, W) of g (N, M, H, W), with zeros in it, and w (M, C, kh, kw)."""
+def input_grad(target: Target, g: Spec, w: Spec, stride: int, size: tuple[int, int]) -> Plan:
+    """Plan of one node for (N, C, *size) of g (N, M, H', W') and w (M, C, kh, kw)."""
     rows, channels = w.shape[:2]
     kernel = _nine_taps(w)
-    return _plan(target, g, kernel.then((channels, rows, 3, 3), call(turned)), 1, g.shape[2:])
+    return _plan(target, g, kernel.then((channels, rows, 3, 3), call(turned)), 1, size, stuffed=stride == 2)
 
 
-def _plan(target: Target, stream: Spec, kernel: Source, stride: int, size: Sequence[int]) -> Plan:
+def _plan(
+    target: Target, stream: Spec, kernel: Source, stride: int, size: Sequence[int], *, stuffed: bool = False
+) -> Plan:
     """The sums are bounded by the widths alone, as nobody has seen the codes."""
     image = Source("stream", stream.shape, stream.bits, stream.signed)
     bound = int(np.prod(kernel.shape[1:], dtype=object)) * image.largest * kernel.largest
@@ -55,7 +57,7 @@ def _plan(target: Target, stream: Spec, kernel: Source, stride: int, size: Seque
 
     draft = Draft(target, specs, sums.reach(bound), largest)
     height, width = size
-    plan_whole(draft, image, kernel, stride, (1, 1), (height, width))
+    plan_whole(draft, image, kernel, stride, (1, 1), (height, width), stuffed=stuffed)
     return draft.plan()
 
 

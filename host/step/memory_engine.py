@@ -97,9 +97,8 @@ class MemoryEngine(Engine):
 
     def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
         self._charge(of, g, w, shape)
-        if of.product.stride == 2:
-            g = self._spread(g, shape)
-        plan = lowering.input_grad(self._board.target, _spec(g), Spec(of.kernel, w.bits, w.signed))
+        kernel, stride = Spec(of.kernel, w.bits, w.signed), of.product.stride
+        plan = lowering.input_grad(self._board.target, _spec(g), kernel, stride, (shape[2], shape[3]))
         return self._product(plan, of, g, w, shape, dropped)
 
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
@@ -110,12 +109,6 @@ class MemoryEngine(Engine):
             region = self._take(raw.nbytes)
             self._board.put(region.address, raw)
             return self._results(shape, Place(region, *result_strides(shape, out_bytes), _source(out_bytes), dropped))
-
-    def _spread(self, g: Tensor, shape: Shape) -> Tensor:
-        """A gradient with zeros between its rows and columns, as large as the images of `shape`."""
-        with self.account.kind("zeros in a gradient"):
-            raw = interim.spread(self._raw(g), g.shape[3], g.bits, shape[2:])
-            return self._written(raw, (*g.shape[:2], *shape[2:]), g.bits, g.signed)
 
     def _product(self, plan: Plan, of: Normed, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
         with self.account.kind("descriptors"):
