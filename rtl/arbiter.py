@@ -121,8 +121,12 @@ class WriteArbiter(wiring.Component):
         _merge(m, self.i, self.o)
         for number, (i, quiet) in enumerate(zip(self.i, self.quiet, strict=True)):
             under_way = Signal(range(self._most + 1), name=f"under_way{number}")
+            taken = i.valid & i.ready
             done = self.done.valid & (self.done.user == number)
-            m.d.sync += under_way.eq(under_way + (i.valid & i.ready) - done)
+            with m.If(taken & ~done):
+                m.d.sync += under_way.eq(under_way + 1)
+            with m.Elif(done & ~taken):
+                m.d.sync += under_way.eq(under_way - 1)
             m.d.comb += quiet.eq(under_way == 0)
         m.d.comb += [
             self.beats.valid.eq(Array(port.valid for port in self.data)[self.user]),

@@ -157,9 +157,11 @@ class Issue(wiring.Component):
         ready = weight_free.any()
         if self._config.square:
             before = Signal()  # the last slot is turned
+            overtakes = Signal()  # and the next one is not; known long before it is wanted
             with m.If(taken & weight):
                 m.d.sync += before.eq(turned)
-            ready &= ~before | turned | (weight_free == WEIGHT_SLOTS)
+            m.d.sync += overtakes.eq(before & ~turned)
+            ready &= ~overtakes | (weight_free == WEIGHT_SLOTS)
         return Mux(weight, ready, stream_free.any())
 
     def _addresses(self, m: Module, weight, at):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -68,14 +68,17 @@ class Stop(wiring.Component):
         m = Module()
         kept = Signal(Failure)  # one that completion has reached
         reached = []
+        indices = 0  # all that are reached in a cycle are the same
         for engine, kinds in enumerate(self._users):
             for user, kind in enumerate(kinds):
                 if kind == Error.NONE:
                     continue
                 here, index = self._refused(m, engine, user)
                 with m.If(here):
-                    m.d.comb += [kept.error.eq(kind), kept.index.eq(index)]
+                    m.d.comb += kept.error.eq(kind)
+                indices |= Mux(here, index, 0)
                 reached.append(here)
+        m.d.comb += kept.index.eq(indices)
 
         bus = self.write.valid | Cat(reached).any()
         seen = Signal()

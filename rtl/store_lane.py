@@ -107,11 +107,14 @@ class StoreLane(wiring.Component):
         quiet = Signal()  # all that was to be written has been
         ended_pass = Signal()
         m.d.sync += [
-            passes.eq(passes + self.vector_finished - ended_pass),
             quiet.eq(self.quiet & (passes.any() | ~tile.vector)),
             loaded.eq(0),
             ended.eq(granted & last_request),
         ]
+        with m.If(self.vector_finished & ~ended_pass):
+            m.d.sync += passes.eq(passes + 1)
+        with m.Elif(ended_pass & ~self.vector_finished):
+            m.d.sync += passes.eq(passes - 1)
         m.d.comb += [
             self.interrupt.eq(tile.interrupt),
             self.i.ready.eq(vacant & (full | self.i.payload.end)),

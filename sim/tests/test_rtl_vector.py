@@ -23,7 +23,7 @@ CONFIGS = {
 MEMORY = 1 << 20
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=[pytest.param("one manager", marks=pytest.mark.slow), "two managers"])
 def config(request):
     return CONFIGS[request.param]
 

@@ -26,7 +26,7 @@ def config_of(managers: int) -> AcceleratorConfig:
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
-@pytest.mark.parametrize("managers", [1, 2])
+@pytest.mark.parametrize("managers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_vector(managers, stall, case):
     run(compiled(VectorBench, config_of(managers)), __name__, case, env={"MANAGERS": managers, "STALL": stall})
 
