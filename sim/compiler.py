@@ -104,6 +104,19 @@ def _runtime(waves: bool, vpi: bool, flags: Sequence[str]) -> list[Path]:
     return [folder / f"{name}.o" for name in names]
 
 
+def _joined(generated: Path) -> list[tuple[Path, str]]:
+    """What Verilator wrote, as one source for each level: most of the time of a small one goes into headers."""
+    joined: dict[str, list[str]] = {FAST: [], SLOW: []}
+    for path in sorted(generated.glob("*.cpp")):
+        joined[SLOW if "__Slow" in path.stem else FAST].append(f'#include "{path.name}"\n')
+    sources = []
+    for level, lines in joined.items():
+        path = generated / f"all{level}.cpp"
+        path.write_text("".join(lines))
+        sources.append((path, level))
+    return sources
+
+
 def build(
     work: Path,
     verilog: Sequence[Path],
@@ -155,8 +168,7 @@ def build(
     shared = output.endswith(".so")
     flags = [*_trace_defines(waves), *(LIBRARY_FLAGS if shared else ())]
     runtime = _runtime(waves, vpi, flags)
-    sources = [(path, SLOW if "__Slow" in path.stem else FAST) for path in generated.glob("*.cpp")]
-    sources += [(path, FAST) for path in extra]
+    sources = [*_joined(generated), *((path, FAST) for path in extra)]
     includes = [f"-I{generated}", *(f"-I{path.parent}" for path in extra)]
     objects = compile_objects(sources, work, [*flags, *defined, *includes])
     _run(
