@@ -87,7 +87,7 @@ class Fetch(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += [
                     self.lookup.ready.eq(1),
-                    self.idle.eq(~self.lookup.valid & (self.o.valid | ~waiting)),
+                    self.idle.eq(self.o.valid | ~waiting),
                 ]
                 m.d.sync += turn.eq(~self.lookup.valid)  # a beat that is looked up is none of the descriptor's
                 with m.If(self.lookup.valid):

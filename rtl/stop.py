@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,7 +44,7 @@ class Stop(wiring.Component):
     bus : Out(1)
         An error on the bus counts, so that what follows it is worthless.
     stopped : Out(1), failure : Out(Failure)
-        One cycle after `bus`. Of errors that come in one cycle, writes go before reads and reads before the tiler.
+        Two cycles after `bus`. Of errors that come in one cycle, writes go before reads and reads before the tiler.
     """
 
     def __init__(self, users: Sequence[Sequence[Error]]):
@@ -68,32 +68,34 @@ class Stop(wiring.Component):
         m = Module()
         kept = Signal(Failure)  # one that completion has reached
         reached = []
-        indices = 0  # all that are reached in a cycle are the same
         for engine, kinds in enumerate(self._users):
             for user, kind in enumerate(kinds):
-                if kind == Error.NONE:
-                    continue
-                here, index = self._refused(m, engine, user)
-                with m.If(here):
-                    m.d.comb += kept.error.eq(kind)
-                indices |= Mux(here, index, 0)
-                reached.append(here)
-        m.d.comb += kept.index.eq(indices)
+                if kind != Error.NONE:
+                    reached.append((kind, *self._refused(m, engine, user)))
+        any_reached = Cat(here for _, here, _ in reached).any()
+        # Each error is kept for a cycle before they are compared.
+        write = Signal(Fault)
+        descriptor = Signal(Failure)
+        read = Signal()
+        m.d.sync += [write.eq(self.write), descriptor.eq(self.descriptor), read.eq(any_reached)]
+        for kind, here, index in reached:  # all that are reached in a cycle are the same descriptor's
+            with m.If(here):
+                m.d.sync += [kept.error.eq(kind), kept.index.eq(index)]
 
-        bus = self.write.valid | Cat(reached).any()
         seen = Signal()
         latest = Signal(Failure)
-        m.d.sync += [seen.eq(bus | (self.descriptor.error != Error.NONE)), latest.eq(self.descriptor)]
-        with m.If(self.write.valid):
-            m.d.sync += [latest.error.eq(Error.AXI_WRITE), latest.index.eq(self.write.index)]
-        with m.Elif(Cat(reached).any()):
+        m.d.sync += [seen.eq(write.valid | read | (descriptor.error != Error.NONE)), latest.eq(descriptor)]
+        with m.If(write.valid):
+            m.d.sync += [latest.error.eq(Error.AXI_WRITE), latest.index.eq(write.index)]
+        with m.Elif(read):
             m.d.sync += latest.eq(kept)
-        with m.If(bus):
+        with m.If(self.write.valid | any_reached):
             m.d.sync += self.bus.eq(1)
         with m.If(seen & ~self.stopped):
             m.d.sync += [self.stopped.eq(1), self.failure.eq(latest)]
         with m.If(self.clear):
-            state = (*self.refused, *reached, seen, self.bus, self.stopped, self.failure)
+            pending = (*(here for _, here, _ in reached), write.valid, descriptor.error, read, seen)
+            state = (*self.refused, *pending, self.bus, self.stopped, self.failure)
             m.d.sync += [signal.eq(0) for signal in state]
         return m
 

@@ -10,7 +10,7 @@ and `rtl.bands`. Each works a tile out in many short steps, at most one sum or o
 
 from __future__ import annotations
 
-from amaranth.hdl import EnableInserter, Module, Signal
+from amaranth.hdl import EnableInserter, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -95,15 +95,11 @@ class Tiler(wiring.Component):
         digits = Signal(DIGITS)
         skipped = Signal()
         too_wide = Signal()
-        failed = Signal(Error)
+        failed = Signal(Error)  # what is wrong if the state fails
         end = Signal()
         half = INDEX // 2
         for i, part in enumerate((slice(half), slice(half, None))):
             m.d.sync += reached[i].eq(self.completed[part] == index[part])
-
-        def fail(error):
-            m.d.sync += failed.eq(error)
-            m.next = "FAIL"
 
         is_pass = Signal()
         m.d.sync += is_pass.eq(d.header.opcode == Opcode.VECTOR)
@@ -119,8 +115,9 @@ class Tiler(wiring.Component):
                 with m.If(sizes.done):
                     m.next = "FENCE"
             with m.State("FENCE"):
+                m.d.sync += failed.eq(check.error)
                 with m.If(check.error != Error.NONE):
-                    fail(check.error)
+                    m.next = "FAIL"
                 with m.Elif(reached.all() | ~d.header.flags.fence):
                     m.next = "STATIONARY"
                     if config.vector:
@@ -147,24 +144,23 @@ class Tiler(wiring.Component):
                     m.d.sync += take.eq(0)
                     m.next = "JUDGE"
             with m.State("JUDGE"):
-                m.d.sync += of_samples.eq(1)
+                m.d.sync += [of_samples.eq(1), failed.eq(Mux(too_wide, Error.PRECISION, Error.SHAPE))]
                 m.next = "SAMPLES"
                 with m.If(skipped):
                     m.next = "END"
-                with m.Elif(too_wide):
-                    fail(Error.PRECISION)
-                with m.Elif(~sizes.o.results_fit):
-                    fail(Error.SHAPE)
+                with m.Elif(too_wide | ~sizes.o.results_fit):
+                    m.next = "FAIL"
             with m.State("SAMPLES"):
                 m.d.comb += precisions.i.valid.eq(1)
                 with m.If(precisions.i.ready):
                     m.d.comb += runs.start.eq(1)
                     m.next = "TILES"
             with m.State("TILES"):
+                m.d.sync += failed.eq(runs.error)
                 with m.If(runs.done):
                     m.next = "END"
                 with m.Elif(runs.error != Error.NONE):
-                    fail(runs.error)
+                    m.next = "FAIL"
             with m.State("END"):
                 m.d.comb += [end.eq(1), self.i.ready.eq(self.store.ready)]
                 with m.If(self.store.ready):

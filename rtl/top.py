@@ -194,7 +194,10 @@ class Accelerator(wiring.Component):
             m.d.sync += [in_work.eq(in_work - 1), none_in_work.eq(in_work == 1)]
         quiescent = none_in_work & ~begun & all_quiet
         reads_idle = Cat(reader.idle for reader in readers).all()
-        m.d.sync += csr.idle.eq(quiescent & fetch.idle & tiler.idle & reads_idle)
+        # All were idle in one cycle, and no descriptor has come since.
+        nothing_comes = fetch.idle & tiler.idle
+        was_idle = Signal()
+        m.d.sync += [was_idle.eq(quiescent & nothing_comes & reads_idle), csr.idle.eq(was_idle & nothing_comes)]
         m.d.comb += [
             tiler.completed.eq(completed),
             tiler.quiescent.eq(quiescent),
