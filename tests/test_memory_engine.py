@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from ways import SHAPES, both_ways
 
 from host import open_board
 from host.arrays import to_numpy
@@ -13,6 +14,7 @@ from host.data.datasets import load_dataset
 from host.data.subset import Subset
 from host.nn.models import build_model
 from host.quantise import Precision
+from host.ring import RESERVED_BYTES
 from host.step.arrange import filling
 from host.step.array_engine import ArrayEngine
 from host.step.choice import engine_for
@@ -89,6 +91,23 @@ def test_a_pass_in_memory_is_a_pass_of_arrays(seed):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bits", [3, 8, 12])
+def test_one_set_of_digits_serves_both_ways_whatever_lay_there(shape, bits):
+    """Rows and channels that fill a block count for nothing, nor do taps that a kernel does not have."""
+    board = vector_board(1 << 20, clusters=4)
+    board.write(RESERVED_BYTES, np.full(board.memory_bytes - RESERVED_BYTES, 0x5B, np.uint8))
+    before = board.host_write_bytes
+    found = both_ways(MemoryEngine(board), shape, bits)
+    assert all(map(np.array_equal, found, both_ways(ArrayEngine(open_board(BOARD)), shape, bits)))
+    assert found[0].any()
+    # Nothing but weights, images, coefficients and a mask has come from the host.
+    inputs, outputs, kernel, _ = shape
+    blocks = -(-inputs // 16), -(-outputs // 16)
+    weights, images = blocks[0] * blocks[1] * kernel**2 * 16 * 24 * 2, 3 * 6 * 64 * (5 * blocks[0] + 6 * blocks[1])
+    assert board.host_write_bytes - before <= weights + images + 512 * sum(blocks) + 288
+
+
 # Steps --------------------------------------------------------------------------------------------------------------
 
 
@@ -126,9 +145,10 @@ def test_steps_in_memory_are_those_of_arrays(model, image, changes):
     first = next(step.network.convolutions)
     padded = filling(first.kernel) == 0
     assert not step.engine.read(step.weights.momenta[first.name].codes)[padded].any()
-    # Nothing but weights, momenta, their sums, rounded weights and a mask is left in use.
+    # Nothing but weights, momenta, their sums, digits and masks is left in use.
     used = sum(region.users > 0 for region in board.memory._regions)
-    assert used == 5 * len(list(step.network.convolutions)) + 1
+    kernels = [normed.kernel[2:] for normed in step.network.convolutions]
+    assert used == 5 * len(kernels) + 1 + ((1, 1) in kernels)
 
 
 def test_a_run_in_memory_is_one_of_arrays_and_says_what_the_host_did(tmp_path):
@@ -156,7 +176,7 @@ def test_a_run_in_memory_is_one_of_arrays_and_says_what_the_host_did(tmp_path):
     assert left[0] == left[1]
     assert summary["step_by"] == "it"
     work = summary["host_work"]
-    kinds = {"coefficients", "image", "descriptors", "head", "weight digits", "weight gradient"}
+    kinds = {"coefficients", "image", "descriptors", "head", "weight gradient"}
     assert work.keys() == kinds
     assert all(kind["seconds"] > 0 for kind in work.values())
     assert work["head"]["write_bytes"] == work["head"]["read_bytes"] == work["descriptors"]["read_bytes"] == 0

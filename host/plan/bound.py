@@ -13,7 +13,7 @@ import numpy as np
 
 from host.operand import Operand
 from host.plan.arrange import Calls, apply
-from host.plan.formats import Sums, Table, cut
+from host.plan.formats import Digits, Sums, Table, cut
 from host.plan.memory import Memory, NoRoom, Region
 from host.plan.plan import Node, Plan, Spec, Target, Tensor
 from rtl.isa import Descriptor
@@ -150,7 +150,7 @@ class Bound:
         form = tensor.format
         if isinstance(form, Table):
             return form.pack(operand.table)
-        assert not isinstance(form, Sums)
+        assert not isinstance(form, Sums | Digits)  # the board itself makes those
         made = (tensor.name, form.arrange)
         if made not in self._arranged:
             self._arranged[made] = apply(form.arrange, operand.narrow())

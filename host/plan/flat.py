@@ -123,7 +123,7 @@ def _add_round(draft: Draft, widths: Widths, matrix: Source, vectors: Source, pa
         # The samples of a descriptor are the parts of the reduction of one chunk, each with its own part of the matrix.
         common["samples"] = k_parts
         common["stream_stride_n"] = part_blocks * TAPS * stream.block_bytes
-        common["stationary_stride_n"] = part_blocks * stationary.tile_bytes
+        common["stationary_stride_n"] = part_blocks * stationary.k_bytes
     descriptors = (
         {
             **common,

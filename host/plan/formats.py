@@ -22,7 +22,8 @@ from host.plan.packing import (
     unpack_results,
     window_lanes,
 )
-from rtl.config import BEAT_BYTES, DIGIT_BITS, TAPS, WORD_CHANNELS
+from rtl.config import BEAT_BYTES, DIGIT_BITS, TAPS, WEIGHT_TILE_BYTES, WORD_CHANNELS
+from rtl.isa import Order
 
 Part = tuple[tuple[int, int], ...]
 
@@ -124,19 +125,21 @@ class Stationary:
     row_blocks: int
     k_blocks: int
 
+    order = Order.ROWS
+
     @property
     def shape(self) -> tuple[int, ...]:
         return sizes(self.part)
 
     @property
-    def tile_bytes(self) -> int:
-        """Bytes of all digits of one tile."""
+    def k_bytes(self) -> int:
+        """Bytes of all digits of one tile, from k block to k block."""
         return ceil_div(self.bits, DIGIT_BITS) * self.tile_rows * TAPS * BEAT_BYTES
 
     @property
     def block_bytes(self) -> int:
         """Bytes of a row block."""
-        return self.k_blocks * self.tile_bytes
+        return self.k_blocks * self.k_bytes
 
     @property
     def nbytes(self) -> int:
@@ -147,6 +150,45 @@ class Stationary:
         codes = cut(arranged, self.part)
         lanes = window_lanes(codes) if codes.ndim == 4 else flat_lanes(codes)
         return pack_stationary(lanes, self.bits, self.tile_rows, self.row_blocks, self.k_blocks)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Digit tiles of a convolution's weights as a vector pass stores them, once for both ways: see `rtl.isa`.
+
+    Attributes
+    ----------
+    outputs, inputs : blocks of output and of input channels, the latter following each other.
+    order : TURNED as the convolution reads them, TAPS as its input gradient does.
+    """
+
+    bits: int
+    signed: bool
+    outputs: int
+    inputs: int
+    order: Order
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all digits of one tile, from one block of input channels to the next."""
+        return ceil_div(self.bits, DIGIT_BITS) * WEIGHT_TILE_BYTES
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes from one block of output channels to the next."""
+        return self.inputs * self.input_bytes
+
+    @property
+    def k_bytes(self) -> int:
+        return self.input_bytes if self.order == Order.TURNED else self.output_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        return self.output_bytes if self.order == Order.TURNED else self.input_bytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.outputs * self.output_bytes
 
 
 @dataclass(frozen=True)

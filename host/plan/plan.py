@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from host.operand import Operand
 from host.plan.arrange import Calls
-from host.plan.formats import Stationary, Stream, Sums, Table
+from host.plan.formats import Digits, Stationary, Stream, Sums, Table
 from host.ring import RESERVED_BYTES
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.isa import Descriptor, Flag
@@ -21,7 +21,7 @@ from rtl.isa import Format as ResultFormat
 #: Largest memory that the 32-bit addresses of a descriptor reach.
 _ADDRESSABLE = 1 << 32
 
-Format = Stream | Stationary | Table | Sums
+Format = Stream | Stationary | Digits | Table | Sums
 
 
 class Target(NamedTuple):
@@ -184,7 +184,7 @@ class Draft:
     def product(
         self,
         stream: tuple[str, Stream],
-        stationary: tuple[str, Stationary],
+        stationary: tuple[str, Stationary | Digits],
         sums: Sums,
         descriptors: Iterable[dict[str, int]],
     ) -> None:
@@ -223,7 +223,7 @@ class Draft:
         return Plan(self.target, self.operands, tensors, nodes, self.shape, self.finish, self.reach, self.bound)
 
 
-def _product_fields(stream: Stream, stationary: Stationary, sums: Sums) -> dict[str, int]:
+def _product_fields(stream: Stream, stationary: Stationary | Digits, sums: Sums) -> dict[str, int]:
     """What the formats of a product say of its descriptors."""
     flags = {
         Flag.STREAM_SIGNED: stream.signed,
@@ -236,8 +236,9 @@ def _product_fields(stream: Stream, stationary: Stationary, sums: Sums) -> dict[
         "stationary_bits": stationary.bits,
         "stream_stride_n": stream.sample_bytes,
         "stream_stride_c": stream.block_bytes,
-        "stationary_stride_k": stationary.tile_bytes,
+        "stationary_stride_k": stationary.k_bytes,
         "stationary_stride_m": stationary.block_bytes,
+        "stationary_order": stationary.order,
         "out_format": ResultFormat.of(sums.out_bytes),
         "out_stride_n": sums.sample_bytes,
         "out_stride_m": sums.block_bytes,

@@ -126,12 +126,19 @@ def _cycles(
     return round(total + first_load + last_store + DESCRIPTOR_OVERHEAD)
 
 
-def _row_splits(config: AcceleratorConfig, rows: int, limit: int) -> Iterator[tuple[int, int, int]]:
-    """Ways to share the row blocks: (log2_row_parts, row_blocks, number of descriptors)."""
+def _row_splits(
+    config: AcceleratorConfig, rows: int, limit: int, *, exact: bool = False
+) -> Iterator[tuple[int, int, int]]:
+    """Ways to share the row blocks: (log2_row_parts, row_blocks, number of descriptors).
+
+    If it is to be `exact`, none computes blocks that nobody needs.
+    """
     blocks = ceil_div(rows, config.rows)
     for log2_row_parts in range(5):
         parts = 1 << log2_row_parts
         if parts > config.clusters or (parts > 1 and parts >= 2 * blocks):
+            return
+        if exact and blocks % parts:
             return
         per_part = ceil_div(blocks, parts)
         for row_blocks in _shares(per_part, min(limit, MAX_SIZE)):
@@ -157,17 +164,20 @@ def window_tiling(
     out: tuple[int, int],
     stride: int,
     zoom: int,
+    exact: bool,
 ) -> Tiling | None:
     """Tiles of a 3x3 window over `image` (height, width); None if no tile of one output row fits the buffers.
 
-    Windows see `zoom` rows and columns for each of the image.
+    Windows see `zoom` rows and columns for each of the image. If it is to be `exact`, no row blocks but those of `rows`
+    are computed.
     """
     height, width = image
     out_height, out_width = out
     k_blocks = ceil_div(channels, WORD_CHANNELS)
     row_beats = widths.stream_bits * ceil_div(width, BEAT_WORDS)
     best = None
-    for log2_row_parts, row_blocks, descriptors in _row_splits(config, rows, config.result_slot // out_width):
+    splits = _row_splits(config, rows, config.result_slot // out_width, exact=exact)
+    for log2_row_parts, row_blocks, descriptors in splits:
         for tile_rows in _shares(out_height, config.result_slot // (out_width * row_blocks)):
             span = ceil_div((tile_rows - 1) * stride + 3, zoom)
             row_groups = ceil_div(span, 3)

@@ -9,7 +9,7 @@ import numpy as np
 
 from host.geometry import ceil_div
 from host.plan.arrange import Calls, call, cut_patches, join_patches
-from host.plan.formats import Part, Stationary, Stream, Sums, Table
+from host.plan.formats import Digits, Part, Stationary, Stream, Sums, Table
 from host.plan.packing import row_bytes
 from host.plan.plan import Draft, Source
 from host.plan.rounds import round_sizes, rounds
@@ -28,6 +28,7 @@ class _Form:
     zoom : rows and columns that windows see for each of an image: 2 with zeros between its pixels, else 1.
     padding : zero rows above and columns left that the array adds.
     size, out : height and width of an image and of its result.
+    exact : no blocks of rows are computed that nobody needs, as there is no stationary operand for them.
     """
 
     config: AcceleratorConfig
@@ -37,6 +38,7 @@ class _Form:
     padding: tuple[int, int]
     size: tuple[int, int]
     out: tuple[int, int]
+    exact: bool = False
 
     def patches(self, out: tuple[int, int]) -> _Form:
         """The form for patches of `out` results or a few more, which bring their halo and padding along.
@@ -63,7 +65,7 @@ class _Form:
         """Tiles, or None if no descriptor describes the images or no tile of them fits."""
         if max(*self.size, *self.out, samples) > MAX_SIZE or max(self.padding) > MAX_PADDING:
             return None
-        sizes = self.size, self.out, self.stride, self.zoom
+        sizes = self.size, self.out, self.stride, self.zoom, self.exact
         return window_tiling(self.config, self.widths, samples, channels, rows, *sizes)
 
     def cycles(self, samples: int, rows: int, channels: int) -> float:
@@ -135,14 +137,17 @@ def plan_window(
 def plan_whole(
     draft: Draft,
     image: Source,
-    kernel: Source,
+    digits: Digits,
+    rows: int,
     stride: int,
     padding: tuple[int, int],
     out_size: tuple[int, int],
     *,
     stuffed: bool = False,
 ) -> None:
-    """As `plan_window`, but of whole images in a single node, so that operand and results may lie there anyway.
+    """As `plan_window`, but of whole images in a single node, so that operands and results may lie there anyway.
+
+    The operand "digits" has `rows` rows in the way in which `digits` reads it.
 
     Raises
     ------
@@ -150,14 +155,14 @@ def plan_whole(
         If the images exceed what a descriptor or the buffers hold.
     """
     n, channels, height, width = image.shape
-    rows = kernel.shape[0]
-    widths = Widths(image.bits, kernel.bits, result_bytes(draft.reach))
-    form = _Form(draft.target.config, widths, stride, 2 if stuffed else 1, padding, (height, width), out_size)
+    widths = Widths(image.bits, digits.bits, result_bytes(draft.reach))
+    sizes = padding, (height, width), out_size
+    form = _Form(draft.target.config, widths, stride, 2 if stuffed else 1, *sizes, exact=True)
     if form.tiling(n, rows, channels) is None:
         raise ValueError(f"no tile of {n} images {height} x {width} of {image.bits} bits fits the buffers")
     image = image.then((n, height, width, channels), call(np.transpose, (0, 2, 3, 1)))
     draft.shape = (n, rows, prod(out_size))
-    _add_round(draft, form, image, kernel, ((0, n), (0, rows), (0, channels)), 0)
+    _add_round(draft, form, image, digits, ((0, n), (0, rows), (0, channels)), 0)
 
 
 def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _Form:
@@ -191,7 +196,7 @@ def _choose_form(whole: _Form, n: int, rows: int, channels: int, room: int) -> _
     return best
 
 
-def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: Part, patches: int) -> None:
+def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source | Digits, part: Part, patches: int) -> None:
     """Add the product of some samples, rows and channels; `patches` of each image, or 0 where none differs in width."""
     config, widths, out = form.config, form.widths, form.out
     chosen, some_rows, some_channels = part
@@ -206,8 +211,12 @@ def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: P
     cut = (chosen, (0, height), (0, width), some_channels)
     shape = (n, height, width, channels)
     stream = Stream(image.arrange, cut, shape, shape, image.bits, image.signed, table)
-    digits = (kernel.bits, kernel.signed, config.rows, blocks, words)
-    stationary = Stationary(kernel.arrange, (some_rows, some_channels, (0, 3), (0, 3)), *digits)
+    if isinstance(kernel, Digits):
+        operand, stationary = "digits", kernel
+    else:
+        digits = (kernel.bits, kernel.signed, config.rows, blocks, words)
+        operand = kernel.operand
+        stationary = Stationary(kernel.arrange, (some_rows, some_channels, (0, 3), (0, 3)), *digits)
     place = (chosen, some_rows, (0, prod(out)))
     sums = Sums(place, widths.out_bytes, prod(out), blocks, config.rows, table=table)
     common = {
@@ -237,4 +246,4 @@ def _add_round(draft: Draft, form: _Form, image: Source, kernel: Source, part: P
         }
         for first, row_blocks in tiling.blocks(needed)
     )
-    draft.product((image.operand, stream), (kernel.operand, stationary), sums, descriptors)
+    draft.product((image.operand, stream), (operand, stationary), sums, descriptors)

@@ -64,6 +64,9 @@ class ArrayEngine(Engine):
         kept = _tensor(passed.mask, 1, False) if asked.relu else None
         return Passed(_tensor(passed.codes, asked.bits, asked.signed), kept, measured)
 
+    def digits(self, of: Normed, asked: VectorPass) -> Tensor:
+        return self.run(asked).stored
+
     def measure(self, tensor: Tensor, x: Tensor) -> Measured:
         with self.account.kind("passes"):
             stats = rules.statistics(_codes(tensor), _codes(x))

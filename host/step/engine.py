@@ -148,8 +148,8 @@ class Passed(NamedTuple):
 class Engine(ABC):
     """Computes passes and products beside or on a board.
 
-    Products are of tensors of codes, and of weights as `host.step.arrange` has them. Their results are sums as stream u
-    has them, without their lowest `dropped` bits.
+    Products are of tensors of codes, and of weights that `digits` gave. Their results are sums as stream u has them,
+    without their lowest `dropped` bits.
 
     Attributes
     ----------
@@ -173,6 +173,10 @@ class Engine(ABC):
     @abstractmethod
     def run(self, asked: VectorPass) -> Passed:
         """A pass."""
+
+    @abstractmethod
+    def digits(self, of: Normed, asked: VectorPass) -> Tensor:
+        """The results of a pass over weights as `host.step.arrange` has them, as an operand of products alone."""
 
     @abstractmethod
     def measure(self, tensor: Tensor, x: Tensor) -> Measured:

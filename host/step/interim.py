@@ -1,6 +1,6 @@
 """What the host does of a step on a device for now, each with what it reads of the device and writes again.
 
-The vector unit will arrange the operands of a weight gradient and the digits of weights itself.
+The vector unit will arrange the operands of a weight gradient itself.
 """
 
 from __future__ import annotations
@@ -8,11 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from host.board import Board
-from host.plan.arrange import apply
-from host.plan.formats import Stationary
 from host.plan.packing import pack_results
 from host.qtensor import QTensor
-from host.step.arrange import arrange, restore
+from host.step.arrange import arrange
 from host.step.network import Normed
 from rtl.config import WORD_CHANNELS
 
@@ -23,8 +21,3 @@ def weight_grad(board: Board, of: Normed, g: QTensor, x: QTensor) -> tuple[np.nd
     out_bytes = 4 if np.max(np.abs(sums)) < 1 << 31 else 8
     blocks, rows, taps, columns = sums.shape
     return pack_results(sums.reshape(blocks, rows, taps * columns), WORD_CHANNELS, out_bytes), out_bytes
-
-
-def digits(of: Normed, codes: np.ndarray, form: Stationary) -> np.ndarray:
-    """A stationary operand of the codes of arranged weights that were read, uint8."""
-    return form.pack(apply(form.arrange, restore(codes, of.kernel))).reshape(-1)

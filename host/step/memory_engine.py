@@ -6,13 +6,14 @@ else of a step.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 
 from host.backends.memory import MemoryBoard
-from host.plan.formats import Stationary, Sums
+from host.plan.formats import Sums
 from host.plan.memory import NoRoom, Region
 from host.plan.packing import pack_stream, unpack_stream
 from host.plan.plan import Plan, Spec
@@ -22,10 +23,11 @@ from host.step.arrange import arranged_shape
 from host.step.engine import Engine, Measured, Passed, Tensor, VectorPass
 from host.step.network import Normed
 from host.step.passes import descriptor, pack_coefficients, sums_bytes, unpack_sums
-from host.step.places import Place, plane_strides, result_strides
+from host.step.places import Place, digit_place, plane_strides, result_strides
 from host.step.rules import U_BITS, Coefficients, Statistics
 from host.step.submission import Submission
-from rtl.isa import Source
+from rtl.config import TAPS, WORD_CHANNELS
+from rtl.isa import Order, Source
 
 Shape = tuple[int, int, int, int]
 
@@ -54,12 +56,45 @@ class MemoryEngine(Engine):
         return codes.transpose(0, 3, 1, 2)
 
     def run(self, asked: VectorPass) -> Passed:
+        codes = self._planes(asked.shape, asked.bits, asked.signed) if asked.stored else None
+        mask = self._planes(asked.shape, 1, False) if asked.stored and asked.relu else None
+        return Passed(codes, mask, self._run(asked, codes, mask))
+
+    def digits(self, of: Normed, asked: VectorPass) -> Tensor:
+        form = lowering.digits(Spec(of.kernel, asked.bits, asked.signed), Order.TURNED)
+        held = digit_place(self._take(form.nbytes), form)
+        if asked.shape[2] != TAPS:
+            asked = self._in_the_middle(asked)
+        codes = self._owned(Tensor(asked.shape, asked.bits, asked.signed, held))
+        self._run(asked, codes, None)
+        return codes
+
+    def _in_the_middle(self, asked: VectorPass) -> VectorPass:
+        """A pass over weights of one tap as one of nine, all of which read that tap; a mask keeps the middle one."""
+        u = asked.u
+        assert u is not None, "weights are stream u"
+        n, channels, _, columns = u.shape
+        shape = n, channels, TAPS, columns
+        mask = self._middle_tap
+        return replace(
+            asked,
+            u=replace(u, shape=shape, held=u.held._replace(stride_y=0)),
+            mask=replace(mask, shape=shape, held=mask.held._replace(stride_n=0, stride_c=0)),
+        )
+
+    @cached_property
+    def _middle_tap(self) -> Tensor:
+        """A mask of all channels and columns of a word, a row for each tap."""
+        mask = np.zeros((1, WORD_CHANNELS, TAPS, WORD_CHANNELS), np.int64)
+        mask[:, :, TAPS // 2] = 1
+        return self.write(mask, 1, False)
+
+    def _run(self, asked: VectorPass, codes: Tensor | None, mask: Tensor | None) -> Measured:
+        """A pass whose results and mask have places."""
         raw = pack_coefficients(asked)
         coefficients = self._take(raw.nbytes)
         self._board.put(coefficients.address, raw)
         with self.account.kind("descriptors"):
-            codes = self._planes(asked.shape, asked.bits, asked.signed) if asked.stored else None
-            mask = self._planes(asked.shape, 1, False) if asked.stored and asked.relu else None
             sums = self._take(sums_bytes(asked))
             given = (asked.u, asked.v, asked.mask, asked.sums)
             reads = [tensor.held.region for tensor in given if isinstance(tensor, Tensor)]
@@ -70,7 +105,7 @@ class MemoryEngine(Engine):
             # Not of `asked` itself: what was read is not to stay until somebody wants the sums.
             measured = Measured(partial(self._found, sums, asked.shape[1], asked.each_sample))
             finalize(measured, self._board.memory.release, sums)
-        return Passed(codes, mask, measured)
+        return measured
 
     def _found(self, sums: Region, channels: int, each_sample: bool) -> tuple[Statistics, int]:
         self._work.run()
@@ -93,13 +128,13 @@ class MemoryEngine(Engine):
         plan = lowering.forward(
             self._board.target, _spec(x), Spec(of.kernel, w.bits, w.signed), of.product.stride, (height, width)
         )
-        return self._product(plan, of, x, w, (x.shape[0], of.kernel[0], height, width), dropped)
+        return self._product(plan, x, w, (x.shape[0], of.kernel[0], height, width), dropped)
 
     def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
         self._charge(of, g, w, shape)
         kernel, stride = Spec(of.kernel, w.bits, w.signed), of.product.stride
         plan = lowering.input_grad(self._board.target, _spec(g), kernel, stride, (shape[2], shape[3]))
-        return self._product(plan, of, g, w, shape, dropped)
+        return self._product(plan, g, w, shape, dropped)
 
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
         with self.account.kind("weight gradient"):
@@ -110,36 +145,22 @@ class MemoryEngine(Engine):
             self._board.put(region.address, raw)
             return self._results(shape, Place(region, *result_strides(shape, out_bytes), _source(out_bytes), dropped))
 
-    def _product(self, plan: Plan, of: Normed, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
+    def _product(self, plan: Plan, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
         with self.account.kind("descriptors"):
             [node] = plan.nodes
             (at_stream, at_kernel), [at_sums] = node.reads, node.writes
-            stationary, sums = plan.tensors[at_kernel].format, plan.tensors[at_sums].format
-            assert isinstance(stationary, Stationary)
+            sums = plan.tensors[at_sums].format
             assert isinstance(sums, Sums)
             regions = {
                 at_stream: stream.held.region,
-                at_kernel: self._digits(of, w, stationary),
+                at_kernel: w.held.region,
                 at_sums: self._take(sums.nbytes),
             }
             descriptors = node.at(lambda number: regions[number].address)
             self._work.add(descriptors, [regions[at_stream], regions[at_kernel]], [regions[at_sums]])
-            self._board.memory.release(regions[at_kernel])
             _, _, stride_y = result_strides(shape, sums.out_bytes)
             strides = sums.sample_bytes, sums.block_bytes, stride_y
             return self._results(shape, Place(regions[at_sums], *strides, _source(sums.out_bytes), dropped))
-
-    def _digits(self, of: Normed, w: Tensor, form: Stationary) -> Region:
-        """The weights as digits, in use, from an earlier time or now."""
-        memory = self._board.memory
-        region = memory.find(w, form)
-        if region is None:
-            with self.account.kind("weight digits"):
-                raw = interim.digits(of, self.read(w), form)
-                region = self._take(raw.nbytes)
-                self._board.put(region.address, raw)
-                memory.keep(region, w, form)
-        return region
 
     def _charge(self, of: Normed, a: Tensor, b: Tensor, input_shape: Shape | None = None) -> None:
         """The work, as `host.ops` charges it."""

@@ -9,7 +9,7 @@ from host.step.engine import Sums, Tensor, VectorPass
 from host.step.places import Place, blocks
 from host.step.rules import Coefficients, Statistics
 from rtl.config import WORD_CHANNELS
-from rtl.isa import Descriptor, Opcode, Pass, Source
+from rtl.isa import Descriptor, Opcode, Pass, Sink, Source
 from rtl.vector_block import COEFFICIENTS_BYTES, SUMS_BYTES
 
 _WORD = (1 << 32) - 1
@@ -25,6 +25,7 @@ def descriptor(
     controls |= Pass.RELU * asked.relu | Pass.MASKED * (asked.mask is not None)
     controls |= Pass.STOCHASTIC * (asked.noise is not None)
     u: Place | None = asked.u and asked.u.held
+    q: Place | None = codes and codes.held
     source = u.source if u else Source.PLANES
     streams = {
         "u": asked.u,
@@ -49,6 +50,7 @@ def descriptor(
         vector_shift=asked.k.shift,
         vector_dropped=u.dropped if u else 0,
         vector_source=source,
+        vector_sink=q.sink if q else Sink.PLANES,
         vector_controls=controls,
         **_noise(asked),
         **fields,

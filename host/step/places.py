@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from host.geometry import ceil_div
+from host.plan.formats import Digits
 from host.plan.memory import Region
 from host.plan.packing import row_bytes
-from rtl.config import WORD_CHANNELS
-from rtl.isa import Source
+from rtl.config import BEAT_BYTES, WORD_CHANNELS
+from rtl.isa import Sink, Source
 
 
 class Place(NamedTuple):
@@ -19,6 +20,7 @@ class Place(NamedTuple):
     stride_n, stride_c, stride_y : bytes from sample to sample, from channel block to channel block, from row to row.
     source : bit-planes, or results of a product, and of which width.
     dropped : lowest bits of such results that do not count.
+    sink : bit-planes, or digits, which no pass reads.
     """
 
     region: Region
@@ -27,6 +29,7 @@ class Place(NamedTuple):
     stride_y: int
     source: Source = Source.PLANES
     dropped: int = 0
+    sink: Sink = Sink.PLANES
 
 
 def blocks(channels: int) -> int:
@@ -46,3 +49,9 @@ def result_strides(shape: tuple[int, int, int, int], out_bytes: int) -> tuple[in
     _, channels, height, width = shape
     stride_y = width * WORD_CHANNELS * out_bytes
     return blocks(channels) * height * stride_y, height * stride_y, stride_y
+
+
+def digit_place(region: Region, form: Digits) -> Place:
+    """Weights as `host.step.arrange` has them, a row for each tap, as digits in the form of stationary tiles."""
+    strides = form.input_bytes, form.output_bytes, WORD_CHANNELS * BEAT_BYTES
+    return Place(region, *strides, sink=Sink.DIGITS)

@@ -78,8 +78,8 @@ class Weights:
         master, kept = self.masters[of.name], self._rounded.get(of.name)
         if kept is None or kept[0] is not master or kept[1] != bits:
             top, end = (1 << (bits - 1)) - 1, max(master.measured.largest, 1)
-            passed = self.engine.run(VectorPass(fit(top / end), top, master.codes))
-            kept = master, bits, Factor(passed.stored, master.unit * end / top, top)
+            digits = self.engine.digits(of, VectorPass(fit(top / end), top, master.codes))
+            kept = master, bits, Factor(digits, master.unit * end / top, top)
             self._rounded[of.name] = kept
         return kept[2]
 
