@@ -22,12 +22,13 @@ def options(data, out, /, **changes):
 
 
 def results(out):
-    """All that a run leaves behind, without the seconds that it took."""
+    """All that a run leaves behind, without the seconds that it took and what the host did meanwhile."""
     arrays, meta = load_checkpoint(out / "checkpoint.npz")
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert records == meta["progress"]["records"]
     for record in (*records, meta["progress"]):
         record.pop("seconds")
-    meta["progress"].pop("host_seconds")
+    for name in ("host_seconds", "host_work"):
+        meta["progress"].pop(name)
     meta["progress"].pop("records")
     return {name: array.tobytes() for name, array in arrays.items()}, meta, records

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from ways import SHAPES, both_ways
+from steps import SHAPES, both_ways, walked
 
 from host import open_board
 from host.arrays import to_numpy
@@ -109,27 +109,6 @@ def test_one_set_of_digits_serves_both_ways_whatever_lay_there(shape, bits):
 
 
 # Steps --------------------------------------------------------------------------------------------------------------
-
-
-def walked(board, model, image):
-    """All that steps at four precisions leave, with micro-batches, an evaluation after each, and a new start."""
-    rng, how = np.random.default_rng(1), {"momentum": 0.9, "weight_decay": 1e-4, "storage": Storage(), "seed": 0}
-    step = DeviceStep(build_model(model, image, 10, seed=0, edge_bits=2), board, image=image, micro_batch=4, **how)
-    said = {}
-    for number, precision in enumerate((Precision(3, 6), Precision(4, 6), Precision(8, 8), Precision(12, 14))):
-        images, labels = rng.standard_normal((7, *image)).astype(np.float32), rng.integers(0, 10, 7)
-        loss, logits = step.gradients(images, labels, precision)
-        step.optimiser.step(0.1)
-        said[number] = loss, logits.tobytes(), step.logits(images, precision).tobytes()
-        if number == 1:
-            step.publish()
-            saved = step.model.state(), step.optimiser.state(), step.state()
-            step.restart()
-            step.load_state(saved[2], saved[1])
-    step.publish()
-    arrays = {**step.model.state(), **step.optimiser.state(), **step.state()}
-    said |= {name: to_numpy(array).tobytes() for name, array in arrays.items()}
-    return said | {"clipped": step.shared.saturation.take(), "work": (board.macs, board.bit_macs)}, step
 
 
 @pytest.mark.parametrize(

@@ -116,19 +116,23 @@ def wait_for_iteration(process, out, iteration):
     raise AssertionError(f"iteration {iteration} not reached: {process.communicate()[1]}")
 
 
-def test_killed_process_resumes(data, tmp_path, capsys):
-    long = {"epochs": 40, "checkpoint_seconds": 0}
-    process = start(options(data, tmp_path / "killed", **long))
+#: The second one has its weights in a board's memory.
+LONG = [{"epochs": 40}, {"epochs": 8, "preset": "vector", "step": "device"}]
+
+
+@pytest.mark.parametrize("long", LONG, ids=["step on the host", "step on the device"])
+def test_killed_process_resumes(data, tmp_path, capsys, long):
+    process = start(options(data, tmp_path / "killed", **long, checkpoint_seconds=0))
     wait_for_iteration(process, tmp_path / "killed", 4)
     process.kill()
     process.communicate()
     assert not (tmp_path / "killed" / "summary.json").exists()
     assert main(["--out", str(tmp_path / "killed"), "--resume"]) == 0
-    assert main(options(data, tmp_path / "whole", epochs=40)) == 0
+    assert main(options(data, tmp_path / "whole", **long)) == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("killed", "whole")]
     for summary in summaries:
-        del summary["seconds"], summary["host_seconds"]
+        del summary["seconds"], summary["host_seconds"], summary["host_work"]
     assert summaries[0] == summaries[1]
 
 

@@ -1,15 +1,21 @@
-"""Both ways of a convolution of the device step on one set of weights, for the tests of boards with a vector unit."""
+"""What the tests of boards with a vector unit run: a convolution both ways on one set of digits, and training steps."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from host.arrays import to_numpy
+from host.board import Board
 from host.nn.float_layers import BatchNorm2d
 from host.nn.layers import Conv2d
+from host.nn.models import build_model
+from host.quantise import Precision
 from host.step.arrange import arrange
+from host.step.device import DeviceStep
 from host.step.engine import Engine, VectorPass
 from host.step.network import Normed
 from host.step.rules import Coefficients
+from host.step.tensors import Storage
 
 #: Inputs, outputs, kernel and stride: less than a word of channels, and words that are not full; each kind of kernel.
 SHAPES = [(3, 20, 3, 1), (20, 40, 3, 2), (20, 18, 1, 1), (16, 33, 1, 2)]
@@ -33,3 +39,24 @@ def both_ways(engine: Engine, shape: tuple[int, int, int, int], bits: int) -> li
     # Sums are stream u of passes alone.
     wide = Coefficients(np.array(1), np.array(0), np.array(0), 0)
     return [engine.read(engine.run(VectorPass(wide, (1 << 22) - 1, sums)).stored) for sums in (forward, back)]
+
+
+def walked(board: Board, model: str, image: tuple[int, int, int]) -> tuple[dict, DeviceStep]:
+    """All that steps at four precisions leave, with micro-batches, an evaluation after each, and a new start."""
+    rng, how = np.random.default_rng(1), {"momentum": 0.9, "weight_decay": 1e-4, "storage": Storage(), "seed": 0}
+    step = DeviceStep(build_model(model, image, 10, seed=0, edge_bits=2), board, image=image, micro_batch=4, **how)
+    said = {}
+    for number, precision in enumerate((Precision(3, 6), Precision(4, 6), Precision(8, 8), Precision(12, 14))):
+        images, labels = rng.standard_normal((7, *image)).astype(np.float32), rng.integers(0, 10, 7)
+        loss, logits = step.gradients(images, labels, precision)
+        step.optimiser.step(0.1)
+        said[number] = loss, logits.tobytes(), step.logits(images, precision).tobytes()
+        if number == 1:
+            step.publish()
+            saved = step.model.state(), step.optimiser.state(), step.state()
+            step.restart()
+            step.load_state(saved[2], saved[1])
+    step.publish()
+    arrays = {**step.model.state(), **step.optimiser.state(), **step.state()}
+    said |= {name: to_numpy(array).tobytes() for name, array in arrays.items()}
+    return said | {"clipped": step.shared.saturation.take(), "work": (board.macs, board.bit_macs)}, step
