@@ -8,23 +8,19 @@ import pytest
 from steps import SHAPES, both_ways, walked
 
 from host import open_board
-from host.arrays import to_numpy
 from host.backends.golden import GoldenBoard
 from host.data.datasets import load_dataset
 from host.data.subset import Subset
 from host.nn.models import build_model
-from host.quantise import Precision
 from host.ring import RESERVED_BYTES
 from host.step.arrange import filling
 from host.step.array_engine import ArrayEngine
 from host.step.choice import engine_for
-from host.step.device import DeviceStep
 from host.step.engine import Noise, Sums, VectorPass
 from host.step.memory_engine import MemoryEngine
 from host.step.network import Network
 from host.step.noise import noise_key
 from host.step.rules import Coefficients
-from host.step.tensors import Storage
 from host.training.checkpoint import load_checkpoint
 from host.training.config import TrainConfig
 from host.training.summary import summarise

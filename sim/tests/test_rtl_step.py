@@ -11,7 +11,6 @@ from host import open_board
 from host.backends.golden import GoldenBoard
 from host.step.memory_engine import MemoryEngine
 from host.train import main
-from rtl.config import AcceleratorConfig
 from sim.tests.test_rtl_vector import CONFIGS
 
 CONFIG = CONFIGS["two managers"]
