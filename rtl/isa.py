@@ -33,7 +33,8 @@ whatever the stationary operand has for them.
 *Results*: (n, row block, y, x, row), in the format that the descriptor names, exact.
 
 *Tensors of a vector pass*: as streaming operands, but rows and channel blocks lie where strides say. So the upper
-planes of a wider tensor can be read alone. A pass computes, for every element and with coefficients for each channel,
+planes of a wider tensor can be read alone. Of as many planes as it may have at most, u, v or x is signed in any case. A
+pass computes, for every element and with coefficients for each channel,
 
     t = a u + c v + b
     t = max(t, 0), or t where the mask is 1, else 0

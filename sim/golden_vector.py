@@ -13,7 +13,7 @@ import numpy as np
 
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS, AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Opcode, Pass, Sink, Source
-from rtl.lane import A_BITS, C_BITS, SUM_BITS, U_BITS
+from rtl.lane import A_BITS, C_BITS, SUM_BITS, U_BITS, V_BITS
 from rtl.noise import KEY_WORDS, NOISE_BITS, NUMBER_BITS, ROUNDS
 from rtl.reduction import X_BITS
 from rtl.vector_block import (
@@ -69,6 +69,7 @@ def run_pass(memory: np.ndarray, d: Descriptor, regions: Regions) -> None:
     controls = Pass(d.vector_controls)
     u = _results(memory, d, regions) if d.vector_source != Source.PLANES else _planes(memory, d, "u", regions)
     v, x, mask = (_planes(memory, d, name, regions) for name in ("v", "x", "mask"))
+    u, v, x = _wrapped(u, U_BITS), _wrapped(v, V_BITS), _wrapped(x, X_BITS)  # as wide as a lane's: signed in any case
     a, c, b = (np.broadcast_to(k[:, :, None, None], shape) for k in _coefficients(memory, d, regions))
 
     t = _wrapped(a * u + c * v + b, SUM_BITS)

@@ -105,9 +105,9 @@ class Trial:
     def put(self, address, raw):
         self.memory[address : address + raw.size] = raw
 
-    def tensor(self, name, base, most, signed=True):
+    def tensor(self, name, base, most, signed=True, bits=0):
         """A stream whose upper planes alone may be read."""
-        bits = int(self.rng.integers(1, most + 1))
+        bits = bits or int(self.rng.integers(1, most + 1))
         stored = bits + int(self.rng.integers(0, 3)) * (most > 1)
         codes = drawn(self.rng, bits, self.shape, signed)
         raw, found = planes(codes, bits, stored)
@@ -211,6 +211,14 @@ def test_results_of_a_product(source, seed):
 @pytest.mark.parametrize("seed", [30, 31, 32])
 def test_digits(seed):
     check_pass(Trial(seed, digits=True, width=16))
+
+
+@pytest.mark.parametrize(("name", "most"), [("u", 25), ("v", 18), ("x", 18)])
+def test_a_stream_of_all_planes_is_signed_in_any_case(name, most):
+    trial = Trial(50)
+    setattr(trial, name, trial.tensor(name, {"u": U, "v": V, "x": X}[name], most, bits=most))
+    trial.descriptor = replace(Descriptor(**trial.fields), **{f"{name}_signed": 0})
+    check_pass(trial)
 
 
 def test_planes_are_those_of_a_streaming_operand():

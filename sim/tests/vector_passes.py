@@ -107,8 +107,7 @@ def drawn_pass(rng: np.random.Generator, space: Space, **fixed) -> Descriptor:
         "vector_shift": one_of(0, MOST_SHIFT if chance() else 12),
         "vector_dropped": one_of(0, MOST_DROPPED),
         **{f"{name}_planes": number for name, number in planes.items()},
-        # Numbers as wide as a lane's are signed.
-        **{f"{name}_signed": int(chance() or planes[name] == most) for name, most in TENSORS.items()},
+        **{f"{name}_signed": int(chance()) for name in TENSORS},
     }
     d = Descriptor(**fields | fixed)
     for name in TENSORS:
