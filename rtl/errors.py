@@ -1,7 +1,8 @@
 """Why the accelerator stops: the codes, what each means, and which of two counts.
 
 The ring stops at the first descriptor that has an error; all work before it is complete, and nothing after it has
-written. Of several errors of one descriptor this one counts:
+written but what runs beside it: passes beside a product and products beside a pass whose access is refused, up to the
+next fence. Of several errors of one descriptor this one counts:
 
 1. what its fields show, the lowest code first;
 2. the stationary operand's precision byte: that it cannot be read, or is out of range (0 ends the descriptor);

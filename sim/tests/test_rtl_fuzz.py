@@ -1,13 +1,14 @@
 """Thousands of descriptors that nobody wrote: sound ones, ones with a few fields changed, and bytes at random.
 
 None hangs the accelerator. RTL and golden model agree on what fails, where, and on every byte of the memory: all work
-before a failed descriptor is complete, and nothing behind it has written.
+before a failed descriptor is complete, and nothing behind it has written but what may run beside it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -131,7 +132,7 @@ class Round(NamedTuple):
     ----------
     done : how many complete.
     error : of the one behind them.
-    may_write : bytes that this one may have written.
+    may_write : bytes that this one may have written, or what runs beside it.
     """
 
     work: list[Descriptor]
@@ -159,7 +160,13 @@ def next_round(config, image: np.ndarray, drawn: list[tuple[str, Descriptor]]) -
         error = execute(config, image, [d]).error
         if error:
             behind = [other for kind, other in drawn[:3] if kind == "sound"]
-            return Round([*work, *behind], len(work) - 1, error, nothing if touched is None else touched.writes > 0)
+            may_write = nothing if touched is None else touched.writes > 0
+            if error in (Error.AXI_READ, Error.AXI_WRITE):
+                beside = takewhile(lambda other: not other.flags & Flag.FENCE, behind)
+                for other in beside:
+                    if (other.opcode == Opcode.VECTOR) != (d.opcode == Opcode.VECTOR):
+                        may_write |= footprint(config, image, other).writes > 0
+            return Round([*work, *behind], len(work) - 1, error, may_write)
     return Round(work, len(work), Error.NONE, nothing)
 
 
