@@ -61,7 +61,7 @@ def drawn_product(
             pad_top=0 if flat else up_to(2, 0),
             pad_left=0 if flat else up_to(2, 0),
             stationary_stride_n=8 * up_to(31) if rng.random() < 0.2 else 0,
-            stationary_order=int(rng.choice(Order)) if config.square else Order.ROWS,
+            stationary_order=int(rng.choice(list(Order))) if config.square else Order.ROWS,
             out_format=up_to(2, 0),
         )
         d.tile_rows = 1 if flat else up_to(d.out_height)
