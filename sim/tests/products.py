@@ -70,6 +70,6 @@ def drawn_product(
         d.out_stride_m = d.out_height * d.out_width * config.rows * Format(d.out_format).nbytes
         d.out_stride_n = d.out_stride_m * (d.row_blocks << d.log2_row_parts)
         # Windows of many planes do not always fit the small buffers: take what does, whatever a table may say.
-        widest = replace(d, flags=Flag(0), stream_bits=table_bits) if d.flags & Flag.STREAM_TABLE else d
+        widest = replace(d, flags=Flag(0), stream_bits=table_bits)
         if check(config, d) == check(config, widest) == Error.NONE:
             return d

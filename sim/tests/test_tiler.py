@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import cocotb
 import numpy as np
@@ -15,11 +14,11 @@ from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.dma import Beat, Command
 from rtl.fetch import Fetch
-from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode, Order
 from rtl.tiler import Tiler
 from rtl.tiles import exec_tile, load_tile, store_tile
+from sim.golden import check
 from sim.tests.bench import compiled, run
-from sim.tests.products import BOTH_TABLES, SIGNS, drawn_product
 from sim.tests.streams import StreamSink, StreamSource, start
 from sim.tile_model import records, tiles_of
 
@@ -92,19 +91,48 @@ def decoder(name: str):
 
 
 def descriptor(rng, **changes) -> Descriptor:
-    """A random valid descriptor, at any addresses."""
-    d = drawn_product(rng, CONFIG, flags=SIGNS | BOTH_TABLES, samples=8, sides=12, k_blocks=3, table_bits=7)
-    return replace(
-        d,
-        flags=d.flags | Flag.INTERRUPT,
-        **{name: 8 * int(rng.integers(1 << 29)) for name in ("stream_base", "stationary_base", "out_base")},
-        **{f"stream_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nc"},
-        **{f"stationary_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "km"},
-        **{f"out_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nm"},
-        stream_table=TABLE + int(rng.integers(40)),
-        stationary_table=TABLE + 60 + int(rng.integers(4)),
-        **changes,
-    )
+    """A random valid descriptor."""
+    while True:
+        flat = bool(rng.integers(2))
+        stride = int(rng.integers(1, 3))
+        stuffed = 0 if flat or stride == 2 else int(rng.integers(2))
+        tables = Flag.STREAM_TABLE * int(rng.integers(2)) | Flag.STATIONARY_TABLE * int(rng.integers(2))
+        d = Descriptor(
+            opcode=Opcode.FLAT if flat else Opcode.WINDOW,
+            flags=Flag(int(rng.integers(4))) | tables | Flag.INTERRUPT,
+            out_format=int(rng.integers(3)),
+            stream_bits=int(rng.integers(1, 8)),
+            stationary_bits=int(rng.integers(1, 17)),
+            samples=int(rng.integers(1, 9)),
+            height=1 if flat else int(rng.integers(1, 20)),
+            width=int(rng.integers(1, 20)),
+            out_height=1 if flat else int(rng.integers(1, 12)),
+            out_width=int(rng.integers(1, 12)),
+            k_blocks=int(rng.integers(1, 4)),
+            row_blocks=int(rng.integers(1, 3)),
+            k_tail=int(rng.integers(1, 10)) if flat else 1,
+            tile_samples=int(rng.integers(1, 4)),
+            sample_parts=int(rng.integers(1, 3)),
+            log2_row_parts=int(rng.integers(0, 2)),
+            stride=stride,
+            stuffed=stuffed,
+            pad_top=0 if flat else int(rng.integers(0, 3)),
+            pad_left=0 if flat else int(rng.integers(0, 3)),
+            **{name: 8 * int(rng.integers(1 << 29)) for name in ("stream_base", "stationary_base", "out_base")},
+            **{f"stream_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nc"},
+            **{f"stationary_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "km"},
+            **{f"out_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nm"},
+            stationary_stride_n=8 * int(rng.integers(2)),
+            stationary_order=int(rng.choice(Order)),
+            stream_table=TABLE + int(rng.integers(40)),
+            stationary_table=TABLE + 60 + int(rng.integers(4)),
+        )
+        d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
+        span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
+        d.row_groups = 3 if flat else -(-span // 3)
+        widest = Descriptor(**{**vars(d), "flags": 0, "stream_bits": 7})
+        if check(CONFIG, d) == check(CONFIG, widest) == Error.NONE:
+            return Descriptor(**{**vars(d), **changes})
 
 
 class Bench:
