@@ -25,7 +25,8 @@ def band_layout(config: AcceleratorConfig) -> data.StructLayout:
             "block_positions": positions,  # positions of one row block: all samples of a cluster
             "top": TOP,  # row of the first window's first row; negative in the padding
             "first_bank": 2,  # row bank of the first loaded image row
-            "run_beats": SIZE,  # beats of one sample's channel block
+            "runs": SIZE,  # of one sample's channel block: its rows where each is read alone, else 1
+            "run_beats": SIZE,
             "stream_addr": ADDRESS_BITS,
             "out_addr": ADDRESS_BITS,
         }
@@ -73,6 +74,13 @@ class Bands(wiring.Component):
         room = Signal(signed(SIZE + 3))  # such rows that end inside the image
         below = Signal()  # the windows end below it
         in_rows = Signal(SIZE)
+        alone = Signal()  # each row is read alone
+        pitch = Signal(SIZE)  # beats from row to row
+        stride_y = self.descriptor.stream.stride_y
+        m.d.sync += [
+            alone.eq(stride_y.any()),
+            pitch.eq(Mux(alone, stride_y >> exact_log2(BEAT_BYTES), run.row_beats)),
+        ]
         fits = left <= product.tile_rows
 
         multiply(multiplier.o, run.slots)
@@ -102,7 +110,7 @@ class Bands(wiring.Component):
                 m.next = "START"
             with m.State("START"):
                 m.d.sync += bottom.eq(Mux(below, sizes.last_row, bottom))
-                multiply(first, run.row_beats)
+                multiply(first, pitch)
                 with m.If(sizes.flat):
                     m.d.sync += bottom.eq(0)
                 m.next = "POSITIONS"
@@ -110,8 +118,11 @@ class Bands(wiring.Component):
                 m.d.sync += [band.area.eq(multiplier.o), in_rows.eq((bottom >> stuffed) - first + 1)]
                 m.next = "BEATS"
             with m.State("BEATS"):
-                m.d.sync += band.stream_addr.eq(run.stream + (multiplier.o << exact_log2(BEAT_BYTES)))
-                multiply(in_rows, run.row_beats)
+                m.d.sync += [
+                    band.stream_addr.eq(run.stream + (multiplier.o << exact_log2(BEAT_BYTES))),
+                    band.runs.eq(Mux(alone, in_rows, 1)),
+                ]
+                multiply(Mux(alone, 1, in_rows), run.row_beats)
                 m.next = "LAST POSITIONS"
             with m.State("LAST POSITIONS"):
                 m.d.sync += band.block_positions.eq(multiplier.o)

@@ -8,7 +8,8 @@ Operands in DDR
 *Streaming operand*: 16-bit words, one bit of 16 channels each, in the order (n, channel block, y, plane, x). Plane 0
 is the most significant bit. Four words of neighbouring x make a beat; a row of W columns takes ceil(W / 4) beats per
 plane. Planes inside rows keep a row band contiguous at every precision, and x innermost lets a beat enter the stream
-buffer in one cycle.
+buffer in one cycle. In window mode rows may lie further apart, so the upper planes of a wider tensor are an operand
+where they lie.
 
 *Stationary operand*: tiles of rows x 144 lanes of one 4-bit digit, in the order (row block, k block, digit), most
 significant digit first; two's complement when the operand is signed, so only digit 0 is a signed digit. A beat has 16
@@ -99,7 +100,7 @@ __all__ = [
 ]
 
 ID = 0x46524143  # "FRAC"
-VERSION = 0x0003_0000  # major in the upper half: a host refuses another major
+VERSION = 0x0003_0001  # major in the upper half: a host refuses another major
 
 #: The layer descriptor, in memory order. Each block is declared beside the unit that owns it.
 BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, VECTOR, *READS, *WRITES, SPARE)

@@ -22,8 +22,8 @@ class Issue(wiring.Component):
     """Sends the commands of tiles, as soon as a buffer slot is free.
 
     A k block of a tile fills a slot of the stream buffer, then for each row block and digit one of the weight buffer.
-    A slot takes runs of several samples, and of each sample those of its pieces: channel blocks or row parts. A run
-    takes two cycles, for its command and for its note; every loop that it ends takes one more.
+    A slot takes runs of several samples, and of each sample those of its pieces: channel blocks, rows or row parts. A
+    run takes two cycles, for its command and for its note; every loop that it ends takes one more.
 
     Members
     -------
@@ -63,7 +63,7 @@ class Issue(wiring.Component):
         samples = Countdown(len(tile.samples), "samples")
         row_parts = Signal(5)
         m.d.sync += row_parts.eq(1 << tile.log2_row_parts)
-        pieces = Countdown(len(row_parts), "pieces")
+        pieces = Countdown(len(tile.runs), "pieces")
         weight = Signal()  # the slot is one of the weight buffer
         free = Signal()  # and may be filled
         noted = Signal()  # a command has been taken, its note is due
@@ -85,7 +85,7 @@ class Issue(wiring.Component):
             with m.If(weight):
                 m.d.sync += pieces.start(row_parts)
             with m.Elif(~tile.flat):
-                m.d.sync += pieces.start(1)
+                m.d.sync += pieces.start(tile.runs)
             with m.Elif(blocks.last):
                 m.d.sync += pieces.start(tile.k_tail)
             with m.Else():
@@ -185,7 +185,9 @@ class Issue(wiring.Component):
             part_stride.eq(tile.stationary_stride_m << tile.log2_row_parts[:2]),
             row_stride.eq(part_stride << (tile.log2_row_parts >> 2 << 2)),
             sample_stride.eq(Mux(weight, tile.stationary_stride_n, tile.stream_stride_n)),
-            piece_stride.eq(Mux(weight, tile.stationary_stride_m, tile.stream_stride_c)),
+            piece_stride.eq(
+                Mux(weight, tile.stationary_stride_m, Mux(tile.flat, tile.stream_stride_c, tile.stream_stride_y))
+            ),
         ]
         with m.If(at["TILE"]):
             m.d.sync += [stream_addr.eq(tile.stream_addr), block_addr.eq(tile.stationary_addr)]
@@ -232,7 +234,9 @@ class Issue(wiring.Component):
         ]
         slot = Signal(range(SLOTS))
         sample_words = Signal(range(self._config.stream_depth))  # where the sample starts in the stream buffer
-        group_words = Signal.like(tile.row_words)  # from there to the run: three channel blocks lie beside each other
+        group_words = Signal.like(
+            tile.row_words
+        )  # from there to the run: three channel blocks, or rows, lie beside each other
         bank = Signal(range(ROW_BANKS))
         turn = Signal(2)
         first_digit = Signal()  # it carries the sign
@@ -245,7 +249,7 @@ class Issue(wiring.Component):
         with m.If(at["PIECE"]):
             m.d.sync += [of_piece.eq(of_piece << 1), bank.eq(bank + 1)]
             with m.If(bank == ROW_BANKS - 1):
-                m.d.sync += [bank.eq(0), turn.eq(turn + 1), group_words.eq(group_words + tile.row_words)]
+                m.d.sync += [bank.eq(0), turn.eq(turn + tile.flat), group_words.eq(group_words + tile.row_words)]
         with m.If(at["SAMPLE"]):
             m.d.sync += [of_part.eq(next_part), *parts.step()]
             with m.If(parts.last):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.lib import enum
 
 from .block import Block, Field, address
-from .config import MAX_BITS
+from .config import BEAT_BYTES, MAX_BITS
 from .errors import Error
 from .tiler_block import Flag
 
@@ -45,6 +45,14 @@ STREAM = Block(
         address("stride_n", "bytes from sample to sample"),
         address("stride_c", "bytes from channel block to channel block"),
         *_precision("streaming", Flag.STREAM_TABLE, "bytes"),
+        Field("filling", 8, "zero", most=0, error=Error.RESERVED),
+        Field(
+            "stride_y",
+            16,
+            "window mode: bytes from row to row; 0: rows are as close as can be",
+            multiple=BEAT_BYTES,
+            error=Error.ALIGNMENT,
+        ),
     ),
 )
 

@@ -196,7 +196,7 @@ class Tiler(wiring.Component):
             own_stationary=own_stationary,
             order=d.stationary.order,
             stationary_addr=runs.o.payload.stationary,
-            **{f"stream_stride_{axis}": d.stream[f"stride_{axis}"] for axis in "nc"},
+            **{f"stream_stride_{axis}": d.stream[f"stride_{axis}"] for axis in "ncy"},
             **{f"stationary_stride_{axis}": d.stationary[f"stride_{axis}"] for axis in "nkm"},
             **{f"out_stride_{axis}": d.sink[f"stride_{axis}"] for axis in "nm"},
         )

@@ -85,11 +85,13 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
             **_operands(config),
             **_clusters(config),
             "first_bank": 2,  # row bank of the first loaded image row
-            "run_beats": SIZE,  # beats of one sample's channel block
+            "runs": SIZE,  # of one sample's channel block: its rows where each is read alone, else 1
+            "run_beats": SIZE,
             "plane_beats": words_bits(config),  # beats of a row of one plane, in DDR
             "stream_addr": ADDRESS_BITS,
             "stream_stride_n": ADDRESS_BITS,
             "stream_stride_c": ADDRESS_BITS,
+            "stream_stride_y": SIZE,
             "own_stationary": 1,  # every sample has its own stationary operand
             "order": Order,  # of its beats
             "stationary_addr": ADDRESS_BITS,

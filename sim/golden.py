@@ -248,7 +248,7 @@ def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
     under = (d.out_height - 1) * d.stride + 3 - d.pad_top
     height = 1 if flat else min(d.height, (under + 1) // 2 if d.stuffed else under)
     shape = (blocks, height, bits, row_bytes)
-    strides = (d.stream_stride_c, bits * row_bytes, row_bytes, 1)
+    strides = (d.stream_stride_c, d.stream_stride_y or bits * row_bytes, row_bytes, 1)
     view, where = _regions(memory, d.stream_base + samples * d.stream_stride_n, shape, strides, Error.AXI_READ)
     planes = view[where]
 

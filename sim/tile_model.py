@@ -99,12 +99,27 @@ class Tile:
         return self.bits * plane_beats(self.descriptor.width)
 
     @cached_property
+    def row_pitch(self) -> int:
+        """Bytes from image row to image row."""
+        return self.descriptor.stream_stride_y or self.row_beats * BEAT_BYTES
+
+    @cached_property
+    def runs(self) -> int:
+        """Runs that the loaded rows of one channel block take."""
+        return self.loaded if self.descriptor.stream_stride_y else 1
+
+    @cached_property
     def run_beats(self) -> int:
-        """Beats of the loaded rows of one channel block."""
+        """Beats of such a run."""
+        return self.loaded // self.runs * self.row_beats
+
+    @cached_property
+    def loaded(self) -> int:
+        """Image rows that are loaded."""
         d = self.descriptor
         bottom = (self.corner + (self.rows - 1) * d.stride + 2) // (1 + d.stuffed)
         last = 0 if d.opcode == Opcode.FLAT else min(bottom, d.height - 1)
-        return (last - self.top + 1) * self.row_beats
+        return last - self.top + 1
 
 
 def tiles_of_run(d: Descriptor, run: Run, stationary_bits: int) -> Iterator[Tile]:
@@ -142,17 +157,19 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "sample_words": tile.bits * pitch * d.row_groups,
     }
     clusters = {"samples": tile.samples, "parts": d.sample_parts, "log2_row_parts": d.log2_row_parts}
-    above = tile.top * tile.row_beats * BEAT_BYTES  # bytes of the image rows before the first loaded one
+    above = tile.top * tile.row_pitch  # bytes of the image rows before the first loaded one
     load = {
         **operands,
         **clusters,
         "index": index,
         "first_bank": 0 if flat else max(-tile.first_row, 0),
+        "runs": tile.runs,
         "run_beats": tile.run_beats,
         "plane_beats": plane_beats(d.width),
         "stream_addr": (d.stream_base + tile.first * d.stream_stride_n + above) % _SPACE,
         "stream_stride_n": d.stream_stride_n,
         "stream_stride_c": d.stream_stride_c,
+        "stream_stride_y": d.stream_stride_y,
         "own_stationary": int(d.stationary_stride_n != 0),
         "order": d.stationary_order,
         "stationary_addr": (d.stationary_base + tile.first * d.stationary_stride_n) % _SPACE,

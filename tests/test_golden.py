@@ -336,6 +336,18 @@ def test_lanes_beyond_the_tail_do_not_count(rng):
     assert np.array_equal(results(memory, 1, 8)[0], x[0, 0] @ w[:, :176].T)
 
 
+def test_upper_planes_of_a_wider_tensor(rng):
+    """Rows further apart than their planes: as after a copy of these planes alone."""
+    x, w = rng.integers(0, 1 << 7, (3, 5, 5, 16)), rng.integers(-8, 8, (4, 16, 3, 3))
+    kernel = (STATIONARY, pack_stationary(window_lanes(w), 4, 4, 1, 1))
+    copied, there = (image((STREAM, pack_stream(codes, bits)), kernel) for codes, bits in ((x >> 3, 4), (x, 7)))
+    sample = 7 * 5 * 2 * 8
+    lies = {"stream_stride_n": sample, "stream_stride_c": sample, "stream_stride_y": 7 * 2 * 8}
+    for memory, changes in ((copied, {}), (there, lies)):
+        assert execute(TINY, memory, [window(**changes)]).error == Error.NONE
+    assert np.array_equal(results(copied, 3, 25), results(there, 3, 25))
+
+
 @pytest.mark.parametrize("order", Order)
 def test_a_tile_in_any_order_is_the_same_tile(rng, order):
     config = replace(TINY, rows=16)

@@ -212,16 +212,17 @@ def stream_runs(tile: Tile, block: int) -> list[tuple[int, int]]:
     """The runs that fill a stream slot with k block `block`: (beat address, loops of LOAD that end with it)."""
     d = tile.descriptor
     flat = d.opcode == Opcode.FLAT
-    channels = (d.k_tail if block == d.k_blocks - 1 else TAPS) if flat else 1
-    base = d.stream_base + tile.top * tile.row_beats * BEAT_BYTES + block * d.stream_stride_c * (TAPS if flat else 1)
+    pieces = (d.k_tail if block == d.k_blocks - 1 else TAPS) if flat else tile.runs
+    stride = d.stream_stride_c if flat else d.stream_stride_y
+    base = d.stream_base + tile.top * tile.row_pitch + block * d.stream_stride_c * (TAPS if flat else 1)
     last = tile.first + tile.samples - 1
     return [
         (
-            (base + sample * d.stream_stride_n + channel * d.stream_stride_c) // BEAT_BYTES,
-            _ended(channel == channels - 1, sample == last),
+            (base + sample * d.stream_stride_n + piece * stride) // BEAT_BYTES,
+            _ended(piece == pieces - 1, sample == last),
         )
         for sample in range(tile.first, last + 1)
-        for channel in range(channels)
+        for piece in range(pieces)
     ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from host.backends.memory import MemoryBoard
 from host.plan.formats import Sums
 from host.plan.memory import NoRoom, Region
-from host.plan.packing import pack_stream, unpack_stream
+from host.plan.packing import pack_stream, row_bytes, unpack_stream
 from host.plan.plan import Plan, Spec
 from host.qtensor import QTensor
 from host.step import interim, lowering
@@ -52,8 +52,9 @@ class MemoryEngine(Engine):
 
     def read(self, tensor: Tensor) -> np.ndarray:
         n, channels, height, width = tensor.shape
-        codes = unpack_stream(self._raw(tensor), (n, height, width, channels), tensor.bits, tensor.signed)
-        return codes.transpose(0, 3, 1, 2)
+        stored = tensor.held.stride_y // row_bytes(width)
+        codes = unpack_stream(self._raw(tensor), (n, height, width, channels), stored, tensor.signed)
+        return codes.transpose(0, 3, 1, 2) >> (stored - tensor.bits)
 
     def run(self, asked: VectorPass) -> Passed:
         codes = self._planes(asked.shape, asked.bits, asked.signed) if asked.stored else None
@@ -115,12 +116,11 @@ class MemoryEngine(Engine):
         return self.run(VectorPass(_SAME, (1 << tensor.bits) - 1, tensor, sums=x, stored=False)).measured
 
     def upper(self, tensor: Tensor, dropped: int) -> Tensor:
-        """The array takes rows of exactly their planes, so the upper ones are copied."""
+        """The upper planes where they lie."""
         if not dropped:
             return tensor
-        bits = tensor.bits - dropped
-        view = Tensor(tensor.shape, bits, False, tensor.held)
-        return self.run(VectorPass(_SAME, (1 << bits) - 1, view, signed=False)).stored
+        tensor.held.region.users += 1
+        return self._owned(Tensor(tensor.shape, tensor.bits - dropped, False, tensor.held))
 
     def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
         self._charge(of, x, w)
@@ -156,7 +156,8 @@ class MemoryEngine(Engine):
                 at_kernel: w.held.region,
                 at_sums: self._take(sums.nbytes),
             }
-            descriptors = node.at(lambda number: regions[number].address)
+            lies = _lies(stream)
+            descriptors = [replace(each, **lies) for each in node.at(lambda number: regions[number].address)]
             self._work.add(descriptors, [regions[at_stream], regions[at_kernel]], [regions[at_sums]])
             _, _, stride_y = result_strides(shape, sums.out_bytes)
             strides = sums.sample_bytes, sums.block_bytes, stride_y
@@ -209,6 +210,15 @@ class MemoryEngine(Engine):
             region = tensor.held.region
             self._read[tensor] = self._board.get(region.address, region.nbytes)
         return self._read[tensor]
+
+
+def _lies(stream: Tensor) -> dict[str, int]:
+    """The fields of a descriptor that say how a streaming operand lies."""
+    place: Place = stream.held
+    close = plane_strides(stream.shape, stream.bits)[2]
+    pitch = 0 if place.stride_y == close else place.stride_y
+    strides = {"n": place.stride_n, "c": place.stride_c, "y": pitch}
+    return {f"stream_stride_{axis}": stride for axis, stride in strides.items()}
 
 
 def _spec(tensor: Tensor) -> Spec:

@@ -122,6 +122,7 @@ def descriptor(rng, **changes) -> Descriptor:
             **{f"stream_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nc"},
             **{f"stationary_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "km"},
             **{f"out_stride_{axis}": 8 * int(rng.integers(1 << 12)) for axis in "nm"},
+            stream_stride_y=8 * int(rng.integers(1 << 8)) * int(rng.integers(2)),
             stationary_stride_n=8 * int(rng.integers(2)),
             stationary_order=int(rng.choice(Order)),
             stream_table=TABLE + int(rng.integers(40)),
@@ -230,12 +231,16 @@ BAD = (
     *((Error.FLAGS, {name: 3}) for name in ("out_format", "stationary_order")),
     *((Error.RESERVED, {place.name: 1}) for place in Descriptor.places if place.field.name == "reserved"),
     (Error.RESERVED, {"spare_reserved": 1 << 63}),
+    (Error.RESERVED, {"stream_filling": 1}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
     (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
     (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_BYTE}),
     (Error.PRECISION, {"flags": Flag.STATIONARY_TABLE, "stationary_table": BAD_BYTE}),
     (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_TABLE, "samples": 8}),
-    *((Error.ALIGNMENT, {name: 4}) for name in ("stream_base", "stationary_stride_k", "out_stride_m")),
+    *(
+        (Error.ALIGNMENT, {name: 4})
+        for name in ("stream_base", "stream_stride_y", "stationary_stride_k", "out_stride_m")
+    ),
     *((Error.SHAPE, {name: 0}) for name in ("samples", "width", "k_blocks", "tile_rows", "sample_parts", "stride")),
     (Error.SHAPE, {"pad_left": 3}),
     (Error.SHAPE, {"log2_row_parts": 5}),

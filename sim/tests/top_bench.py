@@ -248,6 +248,7 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             stream_base=STREAM + 8 * int(rng.integers(64)),
             stream_stride_n=8 * int(rng.integers(64)),
             stream_stride_c=8 * int(rng.integers(32)),
+            stream_stride_y=8 * int(rng.integers(1, 64)) if rng.random() < 0.3 else 0,
             stationary_base=WEIGHTS + 8 * int(rng.integers(64)),
             stationary_stride_n=8 * int(rng.integers(32)) if rng.random() < 0.2 else 0,
             stationary_stride_k=8 * int(rng.integers(64)),
