@@ -98,6 +98,7 @@ class ClusterArray(wiring.Component):
             "column": delayed(m, s.column, timing.column, "column"),
             "row": delayed(m, s.row, timing.row, "row"),
             "kill": delayed(m, s.kill, timing.row, "kill"),
+            "shift": delayed(m, s.shift, timing.shift, "shift"),
             "active": working(timing.context, processing_element(config).LATENCY, "active"),
             "context": context,
             "unsigned_digit": delayed(m, s.unsigned_digit, timing.bias, "unsigned_digit"),

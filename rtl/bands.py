@@ -78,8 +78,8 @@ class Bands(wiring.Component):
         pitch = Signal(SIZE)  # beats from row to row
         stride_y = self.descriptor.stream.stride_y
         m.d.sync += [
-            alone.eq(stride_y.any()),
-            pitch.eq(Mux(alone, stride_y >> exact_log2(BEAT_BYTES), run.row_beats)),
+            alone.eq(stride_y.any() | sizes.gradient),
+            pitch.eq(Mux(stride_y.any(), stride_y >> exact_log2(BEAT_BYTES), run.row_beats)),
         ]
         fits = left <= product.tile_rows
 
@@ -93,7 +93,7 @@ class Bands(wiring.Component):
                 m.d.sync += [
                     last.eq(fits),
                     band.rows.eq(Mux(fits, left, product.tile_rows)),
-                    first.eq(Mux(band.top < 0, 0, band.top + stuffed) >> stuffed),
+                    first.eq(Mux((band.top < 0) | sizes.gradient, 0, band.top + stuffed) >> stuffed),
                     band.first_bank.eq(Mux(band.top < 0, -band.top >> stuffed, 0)),
                 ]
                 m.next = "WINDOWS"
@@ -101,7 +101,7 @@ class Bands(wiring.Component):
             # A state names the factors of a product that the state after the next one finds.
             with m.State("WINDOWS"):
                 m.d.sync += [span.eq(band.rows + Mux(two, band.rows, 1)), room.eq(sizes.last_row - band.top)]
-                with m.If(band.top == sizes.last_row):  # of stuffing alone, but a run has a row
+                with m.If((band.top == sizes.last_row) & ~sizes.gradient):  # of stuffing alone, but a run has a row
                     m.d.sync += first.eq(sizes.last_row >> stuffed)
                 m.next = "AREA"
             with m.State("AREA"):

@@ -7,10 +7,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .block import Block, Field
-from .config import AcceleratorConfig
+from .config import TAPS, WORD_CHANNELS, AcceleratorConfig
 from .errors import Error
-from .isa import BLOCKS, Flag, Opcode, Sink, Source, descriptor_layout
-from .vector_block import MOST_DIGITS_PLANES, MOST_DIGITS_WIDTH, MOST_WIDTH, PASS_FLAGS
+from .isa import BLOCKS, Flag, Opcode, Order, Sink, Source, descriptor_layout
+from .limits import MOST_GRADIENT_WIDTH, WORD_POSITIONS, words_of_row
+from .vector_block import MOST_DIGITS_PLANES, MOST_WIDTH, PASS_FLAGS
 
 
 class DescriptorCheck(wiring.Component):
@@ -24,7 +25,7 @@ class DescriptorCheck(wiring.Component):
         a tile fits the buffers depends on products of fields and on precision tables; the tiler sees to that.
     """
 
-    LATENCY = 4  # sums of fields, faults, errors, the lowest error
+    LATENCY = 5  # two sums of fields, faults, errors, the lowest error
 
     def __init__(self, config: AcceleratorConfig, blocks: tuple[Block, ...] = BLOCKS):
         self._config = config
@@ -43,6 +44,8 @@ class DescriptorCheck(wiring.Component):
                 for what, term in self._refused(block, field).items():
                     refuse(field.error, f"{block.flat(field)}_{what}", term)
         for name, term in self._contradictions(m).items():
+            refuse(Error.SHAPE, name, term)
+        for name, term in self._gradient_contradictions(m).items():
             refuse(Error.SHAPE, name, term)
         for name, (error, term) in self._pass_contradictions(m).items():
             refuse(error, name, term)
@@ -75,6 +78,7 @@ class DescriptorCheck(wiring.Component):
         two = p.stride[1]  # a stride that is neither 1 nor 2 is refused anyway
         stuffed = p.stuffed[0]  # likewise
         flat = _register(m, "flat", self.descriptor.header.opcode == Opcode.FLAT)
+        gradient = _register(m, "gradient", self.descriptor.header.opcode == Opcode.WGRAD)
         window = _register(m, "window", self.descriptor.header.opcode == Opcode.WINDOW)
         clusters = _register(m, "clusters", p.sample_parts << p.log2_row_parts[:3])
         below = _register(m, "below", (p.out_height - 1)[:16] << two)
@@ -90,14 +94,49 @@ class DescriptorCheck(wiring.Component):
             "clusters": clusters > self._config.clusters,
             "own_stationary": own & (p.tile_samples != 1),
             "order": self.descriptor.stationary.order.any() & (not self._config.square),
-            "windows_below": below >= height,
-            "windows_beside": beside >= width,
+            "windows_below": ~gradient & (below >= height),
+            "windows_beside": ~gradient & (beside >= width),
             "flat_rows": flat & (several | (p.row_groups != 3)),
             "flat_padding": flat & ((p.pad_top != 0) | (p.pad_left != 0)),
             "window_tail": ~flat & (p.k_tail != 1),
-            "window_rows": ~flat & (loaded < span),
+            "window_rows": ~flat & ~gradient & (loaded < span),
             "stuffed_mode": stuffed & (~window | two),
         }
+
+    def _gradient_contradictions(self, m: Module) -> dict[str, Value]:
+        """What a weight gradient cannot have together."""
+        p, stream = self.descriptor.product, self.descriptor.stream
+        gradient = _register(m, "weight_gradient", self.descriptor.header.opcode == Opcode.WGRAD)
+        nine = _register(m, "nine_taps", p.out_height == TAPS)
+        single = _register(m, "one_tap", p.out_height == 1)
+        wide = [
+            _register(m, f"row_of_{n + 1}_words", p.width > n * WORD_POSITIONS)
+            for n in range(1, words_of_row(MOST_GRADIENT_WIDTH))
+        ]
+        rows = _register(m, "gradient_rows", stream.block_rows)
+        seen = _register(m, "gradient_rows_seen", stream.block_rows + Mux(p.out_height == TAPS, 2, 0))
+
+        def words(name: str, rows) -> Signal:
+            """Of so many rows."""
+            return _register(m, name, Mux(wide[1], Mux(wide[2], rows << 2, rows + (rows << 1)), rows << wide[0]))
+
+        block, loaded = words("block_words", rows), words("loaded_words", seen)
+        room = _register(m, "room_for_words", p.row_groups + (p.row_groups << 1))
+        no_pads = _register(m, "no_pads", (p.pad_top == 0) & (p.pad_left == 0))
+        pads = _register(m, "pads", (p.pad_top == 1) & (p.pad_left == 1))
+        too_wide = _register(m, "gradient_width", p.width > MOST_GRADIENT_WIDTH)
+        none = _register(m, "no_rows_or_images", (stream.block_rows == 0) | (p.images == 0))
+        other = _register(m, "other_order", self.descriptor.stationary.order != Order.WORDS)
+        channels = _register(m, "other_channels", p.out_width != WORD_CHANNELS)
+        strided = _register(m, "gradient_stride", p.stride[1])
+        terms = {
+            "taps": ~(nine & pads) & ~(single & no_pads),
+            "width": too_wide | channels,
+            "rows": none | (block > TAPS),
+            "room": loaded > room,
+            "order": other | strided,
+        }
+        return {f"gradient_{name}": gradient & term for name, term in terms.items()}
 
     def _pass_contradictions(self, m: Module) -> dict[str, tuple[Error, Value]]:
         """What a vector pass cannot have together."""
@@ -108,11 +147,10 @@ class DescriptorCheck(wiring.Component):
         results = _register(m, "pass_results", v.source != Source.PLANES)
         flags = Cat(d.header.flags[flag.name.lower()] for flag in Flag if flag not in PASS_FLAGS)
         too_wide = _register(m, "pass_too_wide", product.width > MOST_WIDTH)
-        too_wide_digits = _register(m, "pass_too_wide_digits", product.width > MOST_DIGITS_WIDTH)
         return {
             "no_unit": (Error.OPCODE, is_pass & (not self._config.vector)),
             "product_flags": (Error.FLAGS, is_pass & _register(m, "product_flags", flags.any())),
-            "pass_width": (Error.SHAPE, is_pass & (too_wide | (digits & too_wide_digits))),
+            "pass_width": (Error.SHAPE, is_pass & too_wide),
             "pass_digits_bits": (
                 Error.SHAPE,
                 is_pass & digits & _register(m, "many_digits", d.q.planes > MOST_DIGITS_PLANES),

@@ -12,7 +12,7 @@ from amaranth.utils import ceil_log2
 
 from .cells import Select
 from .config import ACC_BITS, TAPS, AcceleratorConfig
-from .control import DRAIN_ROWS, drain, step, stream_fill, table_step, weight_fill
+from .control import DRAIN_ROWS, Shift, drain, step, stream_fill, table_step, weight_fill
 from .delay import delayed
 from .hierarchy import Macro
 from .result import ResultBank
@@ -28,8 +28,8 @@ class Cluster(wiring.Component):
     -------
     stream_fill, stream_take, weight_fill, weight_take : the fill buses, and whether this cluster takes the beat
     table : In(control.table_step)
-    addr, column, row, kill, active, context, unsigned_digit, accumulate, weight, upper, select, read_addr, write,
-    write_addr :
+    addr, column, row, kill, shift, active, context, unsigned_digit, accumulate, weight, upper, select, read_addr,
+    write, write_addr :
         One plane-cycle, each at its own cycle (see `rtl.timing.ArrayTiming`).
     quad, drained : see `ResultBank`. `drained` comes `DRAIN_LATENCY` cycles after `read_addr`.
     """
@@ -50,6 +50,7 @@ class Cluster(wiring.Component):
             "table": In(table_step(config)),
             **{name: In(step(config)[name].shape) for name in ("addr", "column", "row")},
             "kill": In(TAPS),
+            "shift": In(Shift),
             "active": In(1),
             "context": In(1),
             "unsigned_digit": In(1),
@@ -89,6 +90,7 @@ class Cluster(wiring.Component):
             stream.column.eq(local("column")),
             stream.row.eq(local("row")),
             stream.kill.eq(local("kill")),
+            stream.shift.eq(local("shift")),
             subsets.fill.eq(local("weight_fill")),
             subsets.take.eq(local("weight_take")),
             subsets.step.eq(table),

@@ -36,6 +36,8 @@ ACC_BITS = 48
 MAX_BITS = 16
 #: Bytes of a stationary tile of 16 rows, the most that a cluster has.
 WEIGHT_TILE_BYTES = 16 * TAPS * BEAT_BYTES
+#: Bytes of a digit of 16 rows at 16 positions, or of a tap's 16 channels.
+WORD_BYTES = WORD_CHANNELS * BEAT_BYTES
 #: Slots of a ping-pong buffer.
 SLOTS = 2
 #: Stationary tiles that fit the weight buffer: two wait while a third is read.

@@ -5,7 +5,7 @@ Each bundle is registered once more inside every cluster, so that no net fans ou
 
 from __future__ import annotations
 
-from amaranth.lib import data
+from amaranth.lib import data, enum
 from amaranth.utils import ceil_log2
 
 from .config import BEAT_BITS, BEAT_WORDS, GROUP_LANES, TAPS, WEIGHT_SLOTS, AcceleratorConfig
@@ -16,6 +16,21 @@ ROW_BANKS = SIDE
 COL_BANKS = BEAT_WORDS
 #: Rows whose sums leave a cluster together.
 DRAIN_ROWS = 4
+
+
+class Form(enum.Enum, shape=3):
+    """Which positions of images the lanes of a weight gradient's words are."""
+
+    QUARTERS = 0  #: rows of four images side by side in a word
+    HALVES = 1  #: of two
+    WHOLE = 2  #: one row a word
+    TWO = 3  #: a row of so many words
+    THREE = 4
+    FOUR = 5
+
+
+#: Lanes take what their left or their right neighbour has, of the same row of an image; zero where there is none.
+Shift = data.StructLayout({"left": 1, "right": 1, "form": Form})
 
 
 def stream_fill(config: AcceleratorConfig) -> data.StructLayout:
@@ -68,9 +83,11 @@ def step(config: AcceleratorConfig) -> data.StructLayout:
             "addr": data.ArrayLayout(
                 data.ArrayLayout(ceil_log2(config.stream_depth), COL_BANKS), ROW_BANKS
             ),  # of every bank
-            "column": data.ArrayLayout(2, SIDE),  # column bank that holds each column of the window
+            # Column bank that holds each column of the window, of every row bank.
+            "column": data.ArrayLayout(data.ArrayLayout(2, SIDE), ROW_BANKS),
             "row": data.ArrayLayout(2, SIDE),  # row bank that holds each row of the window
             "kill": TAPS,  # taps in the zero padding
+            "shift": Shift,  # of the lanes
             "context": 1,
             "unsigned_digit": 1,
             "weight": 18,  # signed power of two: plane and digit weight

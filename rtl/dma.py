@@ -112,6 +112,8 @@ class Reader(wiring.Component):
         Beats in order.
     fault : Out(Fault)
         Pulses on an error response.
+    hold : In(1)
+        No beats, from the next cycle on.
     halt : In(1), idle : Out(1)
     waiting : Out(1)
         Beats are outstanding and none arrives.
@@ -126,6 +128,7 @@ class Reader(wiring.Component):
                 "r": In(stream.Signature(ReadData)),
                 "o": Out(Beats),
                 "fault": Out(Fault),
+                "hold": In(1),
                 "halt": In(1),
                 "idle": Out(1),
                 "waiting": Out(1),
@@ -137,6 +140,10 @@ class Reader(wiring.Component):
         m.submodules.cutter = cutter = _Cutter(self._config)
         wiring.connect(m, wiring.flipped(self.i), cutter.i)
 
+        takes = Signal(init=1)
+        came = Signal()
+        m.d.sync += takes.eq(~self.hold)
+        m.d.comb += came.eq(self.r.valid & takes)
         m.submodules.owners = owners = Queue(Owner, self._config.outstanding)  # of the bursts in flight
         m.d.comb += [
             cutter.stop.eq(self.halt),
@@ -145,8 +152,8 @@ class Reader(wiring.Component):
             cutter.o.ready.eq(self.ar.ready & owners.i.ready),
             owners.i.valid.eq(cutter.o.valid & self.ar.ready),
             owners.i.payload.eq(cutter.owner),
-            self.r.ready.eq(1),
-            owners.o.ready.eq(self.r.valid & self.r.payload.last),
+            self.r.ready.eq(takes),
+            owners.o.ready.eq(came & self.r.payload.last),
             self.idle.eq(~cutter.o.valid & ~owners.o.valid),
             self.waiting.eq(owners.o.valid & ~self.r.valid),
         ]
@@ -154,8 +161,8 @@ class Reader(wiring.Component):
             self.o.payload.data.eq(self.r.payload.data),
             self.o.payload.last.eq(self.r.payload.last & owners.o.payload.last),
             self.o.payload.user.eq(owners.o.payload.user),
-            self.o.valid.eq(self.r.valid & ~self.halt),
-            self.fault.valid.eq(self.r.valid & (self.r.payload.resp != OKAY)),
+            self.o.valid.eq(came & ~self.halt),
+            self.fault.valid.eq(came & (self.r.payload.resp != OKAY)),
             self.fault.index.eq(owners.o.payload.index),
             self.fault.user.eq(owners.o.payload.user),
         ]

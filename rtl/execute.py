@@ -20,6 +20,7 @@ from .cells import UPPER_SHIFT
 from .config import DIGIT_BITS, FLAT_TAPS, MAX_BITS, SLOTS, TAPS, AcceleratorConfig
 from .control import step
 from .delay import delayed
+from .gradient_taps import GradientTaps
 from .loop import Loop
 from .planes import PlaneLists
 from .tiles import exec_tile
@@ -92,6 +93,7 @@ class Execute(wiring.Component):
         m.submodules.planes = planes = PlaneLists()
         m.submodules.walk = walk = Walk(self._config, self._timing.reuse)
         m.submodules.window = window = Window(self._config)
+        m.submodules.taps = taps = GradientTaps(self._config)
         wiring.connect(m, wiring.flipped(self.stream_slots), planes.i)
 
         tile = Signal(exec_tile(self._config))  # in work
@@ -118,6 +120,14 @@ class Execute(wiring.Component):
             window.begin.eq(begun),
             window.move.eq(walk.move),
             window.plane.eq(planes.plane),
+            window.gradient.eq(taps.place),
+            window.outside.eq(taps.outside),
+            taps.tile.eq(tile),
+            taps.block_end.eq(ended & loops.block_done),
+            taps.tile_end.eq(ended & loops.tile_done),
+            taps.begin.eq(begun),
+            taps.move.eq(walk.move),
+            self.step.shift.eq(delayed(m, taps.shift, Window.LATENCY, "shift")),
             window.absent.eq(Mux(loops.last_block, self._absent(m, tile), 0)),
         ]
         position = self._position(m, begun, walk.move, ended, loops)
@@ -291,7 +301,7 @@ class Execute(wiring.Component):
             out.upper.eq(upper),
         ]
         m.d.comb += [
-            self.step.eq(out),
+            *(self.step[name].eq(out[name]) for name in (*same, "weight", "upper")),
             self.step.valid.eq(delayed(m, move.valid, Window.LATENCY, "valid", control=True)),
             *(self.step[name].eq(getattr(window, name)) for name in ("addr", "column", "row", "kill")),
         ]

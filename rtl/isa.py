@@ -8,16 +8,17 @@ Operands in DDR
 *Streaming operand*: 16-bit words, one bit of 16 channels each, in the order (n, channel block, y, plane, x). Plane 0
 is the most significant bit. Four words of neighbouring x make a beat; a row of W columns takes ceil(W / 4) beats per
 plane. Planes inside rows keep a row band contiguous at every precision, and x innermost lets a beat enter the stream
-buffer in one cycle. In window mode rows may lie further apart, so the upper planes of a wider tensor are an operand
-where they lie.
+buffer in one cycle. Rows of images may lie further apart, so the upper planes of a wider tensor are an operand where
+they lie.
 
 *Stationary operand*: tiles of rows x 144 lanes of one 4-bit digit, in the order (row block, k block, digit), most
 significant digit first; two's complement when the operand is signed, so only digit 0 is a signed digit. A beat has 16
-nibbles. Those of a tile of 16 rows come in one of three orders:
+nibbles. Those of a tile of 16 rows come in one of four orders:
 
 * ROWS: beat 9 i + t has the channels of row i at tap t. It is the only order of clusters of fewer rows.
 * TAPS: beat 16 t + i has the channels of row i at tap 8 - t.
 * TURNED: beat 16 t + c has the rows of channel c at tap t.
+* WORDS: beat 16 w + c has those at tap 3 (w % 3) + w // 3, which is where a weight gradient has word w.
 
 So the weights of a convolution are stored once, beat 16 t + c with 16 output channels of input channel c at tap t:
 TURNED is the forward product, and TAPS that of the input gradient, whose window is turned round.
@@ -30,6 +31,14 @@ input gradient of stride 2 is one product with the turned kernel, its results in
 
 In the last k block of flat mode `k_tail` channel blocks are there; the lanes of the others contribute nothing,
 whatever the stationary operand has for them.
+
+*Weight gradient*: lanes are positions. A word is 16 positions of one channel: of a row of an image, which is cut into
+words, or of the same row of two or four images of up to 8 or 4 columns side by side. A k block is some rows of an image
+and of those beside it, as up to nine words in their order; k blocks go down an image, then to the next, `images` in
+all. Sample n is a block of 16 channels of the streaming operand; position 16 t + c is channel c of it at tap t, which
+sees pixel (y + t // 3 - 1, x + t % 3 - 1) at position (y, x), or that position itself if there is one tap. What lies
+outside an image is zero; columns that fill the last beat are as they are stored. The stationary operand has the rows
+at those positions, and zeros at positions that are none.
 
 *Results*: (n, row block, y, x, row), in the format that the descriptor names, exact.
 
@@ -46,8 +55,8 @@ of q x (or q q), 64 bits each, then the smallest and the largest q, 32 bits each
 number of clipped results follows the last. Noise is 16 bits of a hash of the key and the number of the pair of
 channels: eight times that of the word (16 channels at one position), which counts x, then y, plus the pair's own.
 
-*Digits* as results of a pass: digit d of a row lies d stationary tiles behind the first; a beat holds that of 16
-channels at one position.
+*Digits* as results of a pass: digit d of a row lies d strides behind the first; a beat holds that of 16 channels at one
+position.
 
 *Addresses* are sums of base and strides modulo 2**32, so a stride may also lead backwards. Of an image the rows are
 read that windows see, each whole.
@@ -100,7 +109,7 @@ __all__ = [
 ]
 
 ID = 0x46524143  # "FRAC"
-VERSION = 0x0003_0001  # major in the upper half: a host refuses another major
+VERSION = 0x0003_0002  # major in the upper half: a host refuses another major
 
 #: The layer descriptor, in memory order. Each block is declared beside the unit that owns it.
 BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, VECTOR, *READS, *WRITES, SPARE)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from .axi import ADDRESS_BITS
-from .config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+from .config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, WORD_BYTES, AcceleratorConfig
 from .control import ROW_BANKS
 from .countdown import Countdown
 from .dma import Command
-from .load_block import Order
+from .gradient_blocks import GradientBlocks, after_words
+from .load_block import is_turned
 from .states import States
+from .stream_run import run
 from .tiles import load_tile
-from .unpack import run
 
 
 class Issue(wiring.Component):
@@ -64,6 +65,9 @@ class Issue(wiring.Component):
         row_parts = Signal(5)
         m.d.sync += row_parts.eq(1 << tile.log2_row_parts)
         pieces = Countdown(len(tile.runs), "pieces")
+        images = Countdown(len(tile.side), "images")  # whose rows lie in one word
+        m.submodules.blocks = parts = GradientBlocks(self._config)
+        m.d.comb += parts.tile.eq(tile)
         weight = Signal()  # the slot is one of the weight buffer
         free = Signal()  # and may be filled
         noted = Signal()  # a command has been taken, its note is due
@@ -82,8 +86,11 @@ class Issue(wiring.Component):
                 m.d.sync += samples.start(1)
             with m.Else():
                 m.d.sync += samples.start(tile.samples)
+            m.d.sync += images.start(Mux(tile.gradient & ~weight, parts.images, 1))
             with m.If(weight):
                 m.d.sync += pieces.start(row_parts)
+            with m.Elif(tile.gradient):
+                m.d.sync += pieces.start(parts.rows)
             with m.Elif(~tile.flat):
                 m.d.sync += pieces.start(tile.runs)
             with m.Elif(blocks.last):
@@ -97,8 +104,11 @@ class Issue(wiring.Component):
             with m.If(self.runs.ready & self.command.ready):
                 states.go("PIECE")
         with states.state("PIECE"):
-            m.d.sync += pieces.step()
-            with m.If(pieces.last):
+            with m.If(images.last):
+                m.d.sync += [*images.restart(), *pieces.step()]
+            with m.Else():
+                m.d.sync += images.step()
+            with m.If(images.last & pieces.last):
                 states.go("SAMPLE")
             with m.Else():
                 states.go("COMMAND")
@@ -135,45 +145,61 @@ class Issue(wiring.Component):
             m.d.comb += self.i.ready.eq(1)
             states.go("TILE")
 
-        m.d.comb += free.eq(self._free_slots(m, weight, tile.order == Order.TURNED, states.at["SLOT"] & free))
-        addr = self._addresses(m, weight, states.at)
+        m.d.comb += [
+            parts.first.eq(states.at["TILE"]),
+            parts.step.eq(states.at["BLOCK"]),
+            free.eq(self._free_slots(m, weight, states.at["SLOT"] & free) & (weight | parts.ready)),
+        ]
+        addr = self._addresses(m, weight, states.at, images.last, parts)
         m.d.comb += [
             self.command.payload.index.eq(tile.index),
             self.command.payload.addr.eq(addr),
             self.command.payload.beats.eq(Mux(weight, self._config.weight_tile_beats, tile.run_beats)),
-            self.runs.payload.done.eq(pieces.last & samples.last),
+            self.runs.payload.done.eq(pieces.last & samples.last & images.last),
+            self.runs.payload.whole.eq(images.last),
         ]
-        self._note(m, weight, states.at)
+        self._note(m, weight, states.at, images.last, parts)
         return m
 
-    def _free_slots(self, m: Module, weight, turned, taken):
+    def _free_slots(self, m: Module, weight, taken):
         """Whether the slot may be filled."""
+        tile = self.i.payload
         stream_free = Signal(range(SLOTS + 1), init=SLOTS)
         weight_free = Signal(range(WEIGHT_SLOTS + 1), init=WEIGHT_SLOTS)
         m.d.sync += [
             stream_free.eq(stream_free + self.stream_free - (taken & ~weight)),
             weight_free.eq(weight_free + self.weight_free - (taken & weight)),
         ]
-        ready = weight_free.any()
-        if self._config.square:
-            before = Signal()  # the last slot is turned
-            overtakes = Signal()  # and the next one is not; known long before it is wanted
-            with m.If(taken & weight):
-                m.d.sync += before.eq(turned)
-            m.d.sync += overtakes.eq(before & ~turned)
-            ready &= ~overtakes | (weight_free == WEIGHT_SLOTS)
-        return Mux(weight, ready, stream_free.any())
 
-    def _addresses(self, m: Module, weight, at):
+        def in_order(name: str, slow, taken):
+            """Unless the last slot takes a detour and the next one does not; known long before it is wanted."""
+            before = Signal(name=f"{name}_before")
+            overtakes = Signal(name=f"{name}_overtakes")
+            with m.If(taken):
+                m.d.sync += before.eq(slow)
+            m.d.sync += overtakes.eq(before & ~slow)
+            return ~overtakes
+
+        stream_ready, weight_ready = stream_free.any(), weight_free.any()
+        if self._config.square:
+            turned = in_order("turned", is_turned(tile.order), taken & weight)
+            weight_ready &= turned | (weight_free == WEIGHT_SLOTS)
+            gradient = in_order("gradient", tile.gradient, taken & ~weight)
+            stream_ready &= gradient | (stream_free == SLOTS)
+        return Mux(weight, weight_ready, stream_ready)
+
+    def _addresses(self, m: Module, weight, at, row_done, parts: GradientBlocks):
         """The run's address in DDR: every loop has the address at which its round begins."""
         tile = self.i.payload
         addr = Signal(ADDRESS_BITS)  # of the run
+        piece_addr = Signal(ADDRESS_BITS)  # of the piece's first run
         sample_addr = Signal(ADDRESS_BITS)  # of the sample's first run
         digit_addr = Signal(ADDRESS_BITS)  # of the slot, if it is one of the weight buffer
         row_addr = Signal(ADDRESS_BITS)  # of the row block's first slot
         block_addr = Signal(ADDRESS_BITS)  # of the k block's stationary operand
         stream_addr = Signal(ADDRESS_BITS)  # of the k block's streaming operand
         piece_stride = Signal(ADDRESS_BITS)
+        digit_stride = Signal(ADDRESS_BITS)
         sample_stride = Signal(ADDRESS_BITS)
         part_stride = Signal(ADDRESS_BITS)
         row_stride = Signal(ADDRESS_BITS)
@@ -185,25 +211,31 @@ class Issue(wiring.Component):
             part_stride.eq(tile.stationary_stride_m << tile.log2_row_parts[:2]),
             row_stride.eq(part_stride << (tile.log2_row_parts >> 2 << 2)),
             sample_stride.eq(Mux(weight, tile.stationary_stride_n, tile.stream_stride_n)),
-            piece_stride.eq(
-                Mux(weight, tile.stationary_stride_m, Mux(tile.flat, tile.stream_stride_c, tile.stream_stride_y))
+            piece_stride.eq(Mux(weight, tile.stationary_stride_m, Mux(tile.flat, tile.stream_stride_c, parts.pitch))),
+            digit_stride.eq(
+                Mux(
+                    tile.stationary_stride_d.any(),
+                    tile.stationary_stride_d << exact_log2(WORD_BYTES),
+                    self._config.weight_tile_beats * BEAT_BYTES,
+                )
             ),
         ]
         with m.If(at["TILE"]):
             m.d.sync += [stream_addr.eq(tile.stream_addr), block_addr.eq(tile.stationary_addr)]
+        slot_addr = Mux(weight, digit_addr, Mux(tile.gradient, parts.address, stream_addr))
         with m.If(at["SLOT"]):
-            m.d.sync += [
-                addr.eq(Mux(weight, digit_addr, stream_addr)),
-                sample_addr.eq(Mux(weight, digit_addr, stream_addr)),
-            ]
+            m.d.sync += [place.eq(slot_addr) for place in (addr, piece_addr, sample_addr)]
         with m.If(at["PIECE"]):
-            m.d.sync += addr.eq(addr + piece_stride)
+            following = Mux(row_done, piece_addr, addr) + Mux(row_done, piece_stride, tile.stream_stride_c)
+            m.d.sync += addr.eq(following)
+            with m.If(row_done):
+                m.d.sync += piece_addr.eq(following)
         with m.If(at["SAMPLE"]):
-            m.d.sync += [addr.eq(sample_addr + sample_stride), sample_addr.eq(sample_addr + sample_stride)]
+            m.d.sync += [place.eq(sample_addr + sample_stride) for place in (addr, piece_addr, sample_addr)]
         with m.If(at["STATIONARY"]):
             m.d.sync += [digit_addr.eq(block_addr), row_addr.eq(block_addr)]
         with m.If(at["DIGIT"]):
-            m.d.sync += digit_addr.eq(digit_addr + self._config.weight_tile_beats * BEAT_BYTES)
+            m.d.sync += digit_addr.eq(digit_addr + digit_stride)
         with m.If(at["ROW BLOCK"]):
             m.d.sync += [digit_addr.eq(row_addr + row_stride), row_addr.eq(row_addr + row_stride)]
         with m.If(at["BLOCK"]):
@@ -213,10 +245,10 @@ class Issue(wiring.Component):
             ]
         return addr
 
-    def _note(self, m: Module, weight, at) -> None:
+    def _note(self, m: Module, weight, at, row_done, parts: GradientBlocks) -> None:
         """Where the run goes: which clusters, and its place in their buffers."""
         tile, note = self.i.payload, self.runs.payload
-        parts = Countdown(len(tile.parts), "parts")
+        clusters_left = Countdown(len(tile.parts), "parts")
         # A part is 2**log2_row_parts neighbours; piece j of a stationary operand goes to the j-th of each part.
         clusters = self._config.clusters
         first_part = Signal(clusters)
@@ -246,30 +278,42 @@ class Issue(wiring.Component):
             m.d.sync += first_digit.eq(0)
         with m.If(at["ROW BLOCK"]):
             m.d.sync += first_digit.eq(1)
-        with m.If(at["PIECE"]):
-            m.d.sync += [of_piece.eq(of_piece << 1), bank.eq(bank + 1)]
-            with m.If(bank == ROW_BANKS - 1):
-                m.d.sync += [bank.eq(0), turn.eq(turn + tile.flat), group_words.eq(group_words + tile.row_words)]
+        entry = Signal(2)  # of the first beat in its word: images lie side by side
+        # A piece takes one row bank, or as many as a row of a gradient has words.
+        ahead = Signal(3)
+        m.d.sync += ahead.eq(Mux(tile.gradient, tile.words, 1))
+        following, groups = Signal(range(ROW_BANKS)), Signal(2)
+        m.d.comb += Cat(following, groups).eq(after_words(bank, ahead))
+        with m.If(at["PIECE"] & ~row_done):
+            m.d.sync += entry.eq(entry + parts.image_beats)
+        with m.If(at["PIECE"] & row_done):
+            m.d.sync += [
+                of_piece.eq(of_piece << 1),
+                bank.eq(following),
+                entry.eq(0),
+                turn.eq(turn + Mux(tile.flat | tile.gradient, groups, 0)),
+                group_words.eq(group_words + Mux(groups[1], tile.row_words << 1, Mux(groups[0], tile.row_words, 0))),
+            ]
         with m.If(at["SAMPLE"]):
-            m.d.sync += [of_part.eq(next_part), *parts.step()]
-            with m.If(parts.last):
+            m.d.sync += [of_part.eq(next_part), *clusters_left.step()]
+            with m.If(clusters_left.last):
                 m.d.sync += [
                     of_part.eq(first_part),
                     sample_words.eq(sample_words + tile.sample_words),
-                    *parts.restart(),
+                    *clusters_left.restart(),
                 ]
         with m.If(at["SLOT"]):
             m.d.sync += [
                 of_part.eq(first_part),
                 sample_words.eq(slot * self._config.stream_slot),
-                *parts.start(tile.parts),
+                *clusters_left.start(tile.parts),
             ]
         with m.If(at["SLOT"] | at["SAMPLE"]):
             m.d.sync += [
                 of_piece.eq(first_piece),
-                bank.eq(Mux(tile.flat, 0, tile.first_bank)),
-                turn.eq(0),
-                group_words.eq(0),
+                bank.eq(Mux(tile.flat, 0, Mux(tile.gradient, parts.bank, tile.first_bank))),
+                turn.eq(Mux(tile.gradient, parts.group, 0)),
+                group_words.eq(Mux(tile.gradient & parts.group, tile.row_words, 0)),
             ]
 
         shared = weight & ~tile.own_stationary
@@ -283,6 +327,8 @@ class Issue(wiring.Component):
             note.addr.eq(sample_words + group_words),
             note.bank.eq(bank),
             note.turn.eq(Mux(weight, 0, turn)),
+            note.gradient.eq(tile.gradient & ~weight),
+            note.entry.eq(entry),
             note.planes.eq(tile.planes),
             note.plane_beats.eq(tile.plane_beats),
             note.plane_pitch.eq(tile.plane_pitch),

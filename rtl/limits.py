@@ -5,7 +5,15 @@ The tiler refuses what does not fit (`rtl.sizes`), the golden model says so too,
 
 from __future__ import annotations
 
-from .config import BEAT_WORDS, AcceleratorConfig
+from amaranth.utils import ceil_log2
+
+from .config import BEAT_WORDS, WORD_CHANNELS, AcceleratorConfig
+from .tiler_block import Opcode
+
+#: Positions of a word of a weight gradient.
+WORD_POSITIONS = 16
+#: Most columns of its images.
+MOST_GRADIENT_WIDTH = 64
 
 
 def plane_beats(width: int) -> int:
@@ -13,17 +21,28 @@ def plane_beats(width: int) -> int:
     return -(-width // BEAT_WORDS)
 
 
-def plane_pitch(width: int, flat: bool) -> int:
+def plane_pitch(width: int, opcode: Opcode) -> int:
     """Beats of a row of one plane, in the stream buffer.
 
-    Flat mode skews the channel blocks against each other, which takes one more.
+    Flat mode skews the channel blocks against each other, which takes one more. A weight gradient has words of the 16
+    channels there.
     """
-    return plane_beats(width) + flat
+    return WORD_CHANNELS // BEAT_WORDS if opcode == Opcode.WGRAD else plane_beats(width) + (opcode == Opcode.FLAT)
 
 
-def stream_beats(row_groups: int, bits: int, width: int, flat: bool) -> int:
+def stream_beats(row_groups: int, bits: int, width: int, opcode: Opcode) -> int:
     """Beats of one sample in each row bank of the stream buffer."""
-    return row_groups * bits * plane_pitch(width, flat)
+    return row_groups * bits * plane_pitch(width, opcode)
+
+
+def images_of_word(width: int) -> int:
+    """Images, each of so many columns, that lie side by side in a word of 16 positions."""
+    return max(1, WORD_POSITIONS // BEAT_WORDS // 2 ** ceil_log2(plane_beats(width)))
+
+
+def words_of_row(width: int) -> int:
+    """Words of an image row."""
+    return -(-width // WORD_POSITIONS)
 
 
 def result_positions(tile_rows: int, out_width: int, row_blocks: int) -> int:

@@ -16,9 +16,10 @@ from .control import stream_fill, weight_fill
 from .dma import Beats, Command
 from .issue import Issue
 from .queue import Queue
+from .stream_run import run
 from .table import WeightSlot
 from .tiles import load_tile
-from .unpack import StreamSlot, Unpack, run
+from .unpack import StreamSlot, Unpack
 from .weights import Weights
 
 
@@ -33,6 +34,8 @@ class Load(wiring.Component):
         streaming operand over the last.
     stream_fill : Out(control.stream_fill), weight_fill : Out(control.weight_fill)
         What was read, on its way to the clusters.
+    hold : Out(1)
+        Nothing more is to be read over the last manager, from a few cycles later on.
     stream_slots : Out(stream of StreamSlot), stream_free : In(1)
         Filled stream slots, in order; and the pulse that one is free again. All are free after reset.
     weight_slots : Out(stream of table.WeightSlot), weight_free : In(1)
@@ -50,6 +53,7 @@ class Load(wiring.Component):
                 "beats": In(Beats).array(config.managers),
                 "stream_fill": Out(stream_fill(config)),
                 "weight_fill": Out(weight_fill(config)),
+                "hold": Out(1),
                 "stream_slots": Out(stream.Signature(StreamSlot)),
                 "stream_free": In(1),
                 "weight_slots": Out(stream.Signature(WeightSlot)),
@@ -99,5 +103,6 @@ class Load(wiring.Component):
         wiring.connect(m, units[0].weights, weights.i)
         wiring.connect(m, weights.slots, wiring.flipped(self.weight_slots))
         wiring.connect(m, units[-1].slots, wiring.flipped(self.stream_slots))
+        m.d.comb += self.hold.eq(units[-1].hold)
         m.d.comb += [self.stream_fill.eq(units[-1].fill), self.weight_fill.eq(weights.fill)]
         return m

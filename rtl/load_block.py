@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.lib import enum
 
 from .block import Block, Field, address
-from .config import BEAT_BYTES, MAX_BITS
+from .config import BEAT_BYTES, MAX_BITS, WORD_BYTES
 from .errors import Error
 from .tiler_block import Flag
 
@@ -16,6 +16,12 @@ class Order(enum.IntEnum, shape=2):
     ROWS = 0  #: nine beats a row, one for each tap
     TAPS = 1  #: 16 beats a tap, the last tap first, one for each row
     TURNED = 2  #: 16 beats a tap, one for each channel, with the rows as nibbles
+    WORDS = 3  #: likewise, but of the taps as they meet the words of a weight gradient
+
+
+def is_turned(order):
+    """Whether taps are transposed on their way into the weight buffer."""
+    return (order == Order.TURNED) | (order == Order.WORDS)
 
 
 def _precision(operand: str, table: Flag, meaning: str) -> tuple[Field, Field]:
@@ -43,16 +49,17 @@ STREAM = Block(
     (
         address("base", "address of the streaming operand"),
         address("stride_n", "bytes from sample to sample"),
-        address("stride_c", "bytes from channel block to channel block"),
+        address("stride_c", "bytes from channel block to channel block; weight gradient: from image to image"),
         *_precision("streaming", Flag.STREAM_TABLE, "bytes"),
-        Field("filling", 8, "zero", most=0, error=Error.RESERVED),
+        Field("block_rows", 8, "weight gradient: rows of an image in a k block"),
         Field(
             "stride_y",
             16,
-            "window mode: bytes from row to row; 0: rows are as close as can be",
+            "of images: bytes from row to row; 0: rows are as close as can be",
             multiple=BEAT_BYTES,
             error=Error.ALIGNMENT,
         ),
+        address("stride_k", "weight gradient: bytes from k block to k block of an image"),
     ),
 )
 
@@ -68,5 +75,6 @@ STATIONARY = Block(
         address("stride_m", "bytes from row block to row block"),
         *_precision("stationary", Flag.STATIONARY_TABLE, "byte"),
         Field("order", 8, "Order; 0 unless there are 16 rows", most=max(Order), values=Order, error=Error.FLAGS),
+        Field("stride_d", 16, f"{WORD_BYTES} bytes each, from digit to digit; 0: a tile"),
     ),
 )

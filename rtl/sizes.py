@@ -7,10 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
-from .config import BEAT_WORDS, AcceleratorConfig
+from .config import BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
 from .isa import DescriptorLayout, Format, Opcode
+from .limits import WORD_POSITIONS
 from .multiplier import Multiplier
-from .tiles import SIZE, positions_bits, samples_bits, words_bits
+from .tiles import SIZE, WORDS, positions_bits, samples_bits, words_bits
 
 
 def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -19,6 +20,11 @@ def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "flat": 1,
+            "gradient": 1,
+            "words": WORDS,  # of an image row, for a gradient
+            "side": bits_for(BEAT_WORDS),  # images side by side in a word
+            "block_words": bits_for(TAPS),
+            "height_words": SIZE + 2,
             "most": samples_bits(config),  # samples in a tile, of all clusters
             "single": 1,  # that is one
             "area": positions_bits(config),  # positions of one sample in a whole band
@@ -64,18 +70,22 @@ class Sizes(wiring.Component):
         m.submodules.multiplier = multiplier = Multiplier(SIZE)
 
         format = self.descriptor.sink.format[: bits_for(max(Format))]
-        # What a single sum gives follows the descriptor within two cycles.
+        # What a single sum gives follows the descriptor within three cycles.
+        row_pitch = Signal(SIZE)
         pitch = Signal(SIZE)
         m.d.sync += [
             o.flat.eq(self.descriptor.header.opcode == Opcode.FLAT),
+            o.gradient.eq(self.descriptor.header.opcode == Opcode.WGRAD),
             o.plane_beats.eq((product.width + BEAT_WORDS - 1) >> ceil_log2(BEAT_WORDS)),
-            pitch.eq((product.width + Mux(o.flat, 2 * BEAT_WORDS - 1, BEAT_WORDS - 1)) >> ceil_log2(BEAT_WORDS)),
+            row_pitch.eq((product.width + Mux(o.flat, 2 * BEAT_WORDS - 1, BEAT_WORDS - 1)) >> ceil_log2(BEAT_WORDS)),
+            pitch.eq(Mux(o.gradient, WORD_CHANNELS // BEAT_WORDS, row_pitch)),
             o.row_step.eq(Mux(product.stride[1], product.tile_rows << 1, product.tile_rows)),
             o.last_row.eq((product.height << product.stuffed[0]) - 1),
             o.band_results.eq(o.area << format),
             o.single.eq(o.most == 1),
         ]
         m.d.comb += o.plane_pitch.eq(pitch)
+        self._words(m)
 
         def multiply(a, b):
             m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b)]
@@ -126,3 +136,15 @@ class Sizes(wiring.Component):
                 limit(o.results_fit, too_many)
                 m.next = "AREA"
         return m
+
+    def _words(self, m: Module) -> None:
+        """Of a gradient: words of a row, of a k block's rows, of an image."""
+        o, product = self.o, self.descriptor.product
+        last = (o.plane_beats - 1)[:4]  # beat of a row
+        m.d.sync += [
+            o.words.eq((last >> ceil_log2(WORD_POSITIONS // BEAT_WORDS)) + 1),
+            o.side.eq(Mux(last == 0, 4, Mux(last == 1, 2, 1))),
+        ]
+        for times, rows in ((o.block_words, self.descriptor.stream.block_rows), (o.height_words, product.height)):
+            twice = Mux(o.words[1], rows << 1, 0)
+            m.d.sync += times.eq(Mux(o.words[2], rows << 2, twice) + Mux(o.words[0], rows, 0))

@@ -13,12 +13,12 @@ from __future__ import annotations
 from amaranth.hdl import EnableInserter, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import bits_for, ceil_log2
 
 from .axi import ADDRESS_BITS
 from .bands import Bands
 from .check import DescriptorCheck
-from .config import BEAT_BITS, DIGIT_BITS, MAX_BITS, AcceleratorConfig
+from .config import BEAT_BITS, DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
 from .errors import Error
 from .fetch import Fetched
 from .precisions import Precisions
@@ -179,6 +179,8 @@ class Tiler(wiring.Component):
         if config.vector:
             self._pass(m, d, index)
         self._offer(m, bands.o, end)
+        first_tap = Signal(bits_for(TAPS))  # of the band; it has been there for long when the tile is
+        m.d.sync += first_tap.eq(bands.o.payload.top + d.product.pad_top)
         own_stationary = Signal()
         m.d.sync += own_stationary.eq(d.stationary.stride_n != 0)
         self._fill(
@@ -187,7 +189,11 @@ class Tiler(wiring.Component):
             index=index,
             digits=digits,
             parts=d.product.sample_parts,
-            left=d.product.pad_left,
+            left=Mux(sizes.o.gradient, 0, d.product.pad_left),
+            first_tap=first_tap,
+            padded=d.product.pad_top[0],
+            images=d.product.images,
+            block_rows=d.stream.block_rows,
             stream_signed=d.header.flags.stream_signed,
             signed=d.header.flags.stationary_signed,
             interrupt=d.header.flags.interrupt,
@@ -196,8 +202,8 @@ class Tiler(wiring.Component):
             own_stationary=own_stationary,
             order=d.stationary.order,
             stationary_addr=runs.o.payload.stationary,
-            **{f"stream_stride_{axis}": d.stream[f"stride_{axis}"] for axis in "ncy"},
-            **{f"stationary_stride_{axis}": d.stationary[f"stride_{axis}"] for axis in "nkm"},
+            **{f"stream_stride_{axis}": d.stream[f"stride_{axis}"] for axis in "ncyk"},
+            **{f"stationary_stride_{axis}": d.stationary[f"stride_{axis}"] for axis in "nkmd"},
             **{f"out_stride_{axis}": d.sink[f"stride_{axis}"] for axis in "nm"},
         )
         m.d.comb += self.execute.payload.samples.eq(runs.o.payload.slots)

@@ -17,6 +17,7 @@ class Opcode(amaranth_enum.IntEnum, shape=16):
     WINDOW = 1  #: 3x3 window over images, im2col on the fly
     FLAT = 2  #: vectors of 144 lanes a k block: 1x1 convolution, matrix product, weight gradient
     VECTOR = 3  #: an affine operation on every element of tensors, with sums over each channel
+    WGRAD = 4  #: weight gradient of a convolution at stride 1: the reduction goes over the positions of images
 
 
 class Flag(enum.IntFlag):
@@ -47,11 +48,11 @@ PRODUCT = Block(
     "sizes of the product and of its tiles",
     32,
     (
-        size("samples", 16, "samples (images) or chunks of vectors"),
+        size("samples", 16, "samples: images, chunks of vectors, or the blocks of 16 channels of a weight gradient"),
         size("height", 16, "rows of an input image, or of a tensor; 1 in flat mode"),
         size("width", 16, "columns of an input image or of a tensor, or vectors of a chunk"),
-        size("out_height", 16, "rows of an output image; 1 in flat mode"),
-        size("out_width", 16, "columns of an output image, or vectors of a chunk"),
+        size("out_height", 16, "rows of an output image; 1 in flat mode; taps of a weight gradient: 9 or 1"),
+        size("out_width", 16, "columns of an output image, or vectors of a chunk; 16 channels of a weight gradient"),
         size(
             "k_blocks",
             16,
@@ -61,7 +62,11 @@ PRODUCT = Block(
             "row_blocks", 16, "row blocks done one after the other per cluster (in all: row_blocks << log2_row_parts)"
         ),
         size("tile_rows", 16, "output rows in a tile"),
-        size("row_groups", 16, "rows of the image in a tile divided by 3, rounded up; 3 in flat mode"),
+        size(
+            "row_groups",
+            16,
+            "rows of the image, or words of a weight gradient, in a tile divided by 3, rounded up; 3 in flat mode",
+        ),
         size("tile_samples", 8, "most samples in a tile per cluster"),
         size("sample_parts", 8, "groups of clusters that work on different samples"),
         Field("log2_row_parts", 8, "log2 of the clusters of a group, which work on different row blocks", most=4),
@@ -75,5 +80,6 @@ PRODUCT = Block(
         Field(
             "stuffed", 8, "1: zeros between the pixels, a row behind each row and a column behind each column", most=1
         ),
+        Field("images", 16, "weight gradient: images that the reduction goes over"),
     ),
 )

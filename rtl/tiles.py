@@ -11,8 +11,9 @@ from amaranth.lib import data
 from amaranth.utils import bits_for
 
 from .axi import ADDRESS_BITS
-from .config import DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
+from .config import BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
 from .isa import descriptor_layout
+from .limits import MOST_GRADIENT_WIDTH, words_of_row
 from .load_block import Order
 from .store_block import Format
 from .tiler_block import PRODUCT
@@ -23,6 +24,8 @@ _FIELD_BITS = {field.name: field.bits for field in PRODUCT.fields}
 PLANES = bits_for(MAX_BITS)
 DIGITS = bits_for(-(-MAX_BITS // DIGIT_BITS))
 SIZE = 16  # widths, heights, counts of blocks
+WORDS = bits_for(words_of_row(MOST_GRADIENT_WIDTH))
+BLOCK_ROWS = bits_for(TAPS)
 TOP = signed(SIZE + 2)  # a row under windows: of the image, between its rows, or in the padding above
 INDEX = 32
 
@@ -57,6 +60,10 @@ def _operands(config: AcceleratorConfig) -> dict:
     words = words_bits(config)
     return {
         "flat": 1,
+        "gradient": 1,  # of weights
+        "words": WORDS,  # of an image row, for a gradient
+        "padded": 1,  # the windows of a gradient reach a row beyond those of a k block
+        "height": SIZE,
         "planes": PLANES,
         "digits": DIGITS,
         "signed": 1,  # stationary operand
@@ -92,12 +99,17 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
             "stream_stride_n": ADDRESS_BITS,
             "stream_stride_c": ADDRESS_BITS,
             "stream_stride_y": SIZE,
+            "stream_stride_k": ADDRESS_BITS,
+            "side": bits_for(BEAT_WORDS),  # images side by side in a word
+            "images": SIZE,
+            "block_rows": BLOCK_ROWS,
             "own_stationary": 1,  # every sample has its own stationary operand
             "order": Order,  # of its beats
             "stationary_addr": ADDRESS_BITS,
             "stationary_stride_n": ADDRESS_BITS,
             "stationary_stride_k": ADDRESS_BITS,
             "stationary_stride_m": ADDRESS_BITS,
+            "stationary_stride_d": SIZE,
         }
     )
 
@@ -114,8 +126,11 @@ def exec_tile(config: AcceleratorConfig) -> data.StructLayout:
             "stuffed": 1,  # zeros stand between the pixels: `top` and `left` count them
             "top": TOP,  # row of the first window's first row; negative in the padding
             "left": 2,  # padding columns
-            "height": SIZE,
             "width": SIZE,
+            "side": bits_for(BEAT_WORDS),  # as for LOAD
+            "block_words": bits_for(TAPS),  # words of a k block of a gradient
+            "height_words": SIZE + 2,  # and of an image
+            "first_tap": bits_for(TAPS),
         }
     )
 

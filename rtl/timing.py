@@ -26,7 +26,7 @@ class ArrayTiming:
 
     Attributes
     ----------
-    column, row : multiplexers of the stream buffer; the padding goes with `row`.
+    column, row, shift : multiplexers of the stream buffer; the padding goes with `row`.
     context : tables are read.
     bias : what the entries of signed digits have too much is taken off.
     weight : accumulators take the sum and its weight.
@@ -37,6 +37,7 @@ class ArrayTiming:
 
     column: int
     row: int
+    shift: int
     context: int
     bias: int
     weight: int
@@ -86,6 +87,7 @@ def array_timing(config: AcceleratorConfig) -> ArrayTiming:
     return ArrayTiming(
         column=StreamBuffer.COLUMN_DELAY,
         row=StreamBuffer.ROW_DELAY,
+        shift=StreamBuffer.SHIFT_DELAY,
         context=context,
         bias=context + element.BIAS_DELAY,
         weight=weight,

@@ -126,6 +126,8 @@ class Accelerator(wiring.Component):
             for (_, command, beats), i, share in zip(sharing, arbiter.i, arbiter.share, strict=True):
                 wiring.connect(m, command, i)
                 wiring.connect(m, share, beats)
+            if manager == config.managers - 1:
+                m.d.comb += reader.hold.eq(load.hold)
             m.d.comb += [
                 arbiter.fault.eq(reader.fault),
                 arbiter.closed.eq(stop.refused[manager]),

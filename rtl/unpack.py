@@ -9,36 +9,15 @@ from amaranth.utils import ceil_log2
 
 from .config import MAX_BITS, SLOTS, WORD_CHANNELS, AcceleratorConfig
 from .control import COL_BANKS, ROW_BANKS, stream_fill
+from .corner import Corner
 from .countdown import Countdown
 from .dma import Beat, Beats
-from .load_block import Order
 from .queue import Queue
-from .tiles import PLANES
+from .stream_run import Notice, run
 from .weights import Weights, weight_beat
 
 #: What LOAD says of a filled stream slot: bit q is set if plane q has a set bit anywhere in the tile.
 StreamSlot = data.StructLayout({"planes": MAX_BITS})
-
-
-def run(config: AcceleratorConfig) -> data.StructLayout:
-    """A run on its way, as the receiving side needs to know it."""
-    words = ceil_log2(config.stream_slot) + 1
-    return data.StructLayout(
-        {
-            "clusters": config.clusters,
-            "weight": 1,
-            "done": 1,  # the last run of its slot
-            "signed": 1,
-            "order": Order,
-            "addr": ceil_log2(config.stream_depth),  # of its first beat
-            "bank": 2,
-            "turn": 2,  # column banks by which the beat is turned
-            "planes": PLANES,
-            "plane_beats": words,
-            "plane_pitch": words,
-            "row_words": words,
-        }
-    )
 
 
 class Unpack(wiring.Component):
@@ -51,6 +30,8 @@ class Unpack(wiring.Component):
         cycles before its run's first beat.
     beats : In(dma.Beats)
         What was read.
+    hold : Out(1)
+        No more beats, as soon as may be.
     fill : Out(control.stream_fill)
         Two cycles behind the beat.
     slots : Out(stream of StreamSlot)
@@ -68,6 +49,7 @@ class Unpack(wiring.Component):
             {
                 "i": In(stream.Signature(run(config))),
                 "beats": In(Beats),
+                "hold": Out(1),
                 "fill": Out(stream_fill(config)),
                 "slots": Out(stream.Signature(StreamSlot)),
                 "weights": Out(stream.Signature(weight_beat(config), always_ready=True)),
@@ -111,13 +93,44 @@ class Unpack(wiring.Component):
 
         came_stream = Signal()
         m.d.comb += came_stream.eq(came & ~current.weight)
-        addr, bank, plane = self._walk(m, current, came, begin)
-        self._fill(m, current, came_stream, beat.data, addr, bank)
-        self._notices(m, came_stream, full, some, plane)
+        addr, bank, plane, row_end = self._walk(m, current, came, begin)
+        planes = self._seen(m, came_stream, full, some, plane)
+        notice = Signal(Notice)
+        m.d.comb += [notice.valid.eq(came_stream & full), notice.planes.eq(planes)]
+        beat_fill = self._fill(m, current, came_stream, beat.data, addr, bank)
+        filling = Signal(stream_fill(self._config))
+        m.d.comb += filling.eq(beat_fill)
+        if self._config.square:
+            m.submodules.corner = corner = Corner(self._config)
+            turned = came_stream & current.gradient
+            m.d.comb += [
+                corner.begin.eq(begin),
+                corner.following.eq(self.i.payload),
+                corner.valid.eq(turned),
+                corner.beat.eq(beat.data),
+                corner.row_end.eq(row_end),
+                corner.run_end.eq(ends),
+                corner.done.eq(full),
+                corner.planes.eq(planes),
+                self.hold.eq(corner.hold),
+            ]
+            with m.If(corner.fill.valid | turned):
+                m.d.comb += [filling.eq(corner.fill), notice.eq(corner.notice)]
+        out = Signal(stream_fill(self._config), reset_less=True)
+        m.d.comb += self.fill.eq(out)
+        m.d.sync += out.eq(filling)
+
+        # Notices queue up behind the writes, which take two more cycles to reach the buffers.
+        m.submodules.notices = notices = Queue(StreamSlot, SLOTS)
+        m.d.sync += [notices.i.valid.eq(notice.valid), notices.i.payload.planes.eq(notice.planes)]
+        wiring.connect(m, notices.o, wiring.flipped(self.slots))
         return m
 
     def _walk(self, m, current, came, begin):
-        """Address, row bank and plane (one hot) of the stream beat: columns in planes in image rows, a bank a row."""
+        """Address, row bank and plane (one hot) of the stream beat: columns in planes in image rows, a bank a row.
+
+        And whether it is the last of a row of a plane.
+        """
         following = self.i.payload
         columns = Countdown(len(following.plane_beats), "columns")
         planes = Countdown(len(following.planes), "planes")
@@ -151,29 +164,27 @@ class Unpack(wiring.Component):
                 *columns.start(following.plane_beats),
                 *planes.start(following.planes),
             ]
-        return addr, bank, plane
+        return addr, bank, plane, columns.last
 
     def _fill(self, m, current, came, beat, addr, bank):
-        out = Signal(stream_fill(self._config), reset_less=True)
+        """A beat of four columns, for four column banks."""
+        out = Signal(stream_fill(self._config), name="beat_fill")
         words = Array(beat.word_select(j, WORD_CHANNELS) for j in range(COL_BANKS))
-        m.d.comb += self.fill.eq(out)
-        m.d.sync += [
+        m.d.comb += [
             out.valid.eq(came),
             out.clusters.eq(current.clusters),
             out.row_bank.eq(bank),
             # Bank j takes word j - turn: the skew of flat mode.
             out.data.eq(Cat(words[(j - current.turn)[: ceil_log2(COL_BANKS)]] for j in range(COL_BANKS))),
         ]
-        m.d.sync += [out.addr[j].eq(addr + (j < current.turn)) for j in range(COL_BANKS)]
+        m.d.comb += [out.addr[j].eq(addr + (j < current.turn)) for j in range(COL_BANKS)]
+        return out
 
-    def _notices(self, m, came, full, some, plane):
-        """Notices queue up behind the writes, which take two more cycles to reach the buffers."""
-        seen = Signal(MAX_BITS)  # planes with a set bit, in this slot
+    def _seen(self, m, came, full, some, plane):
+        """The planes with a set bit in this slot, up to the beat."""
+        seen = Signal(MAX_BITS)
         planes = Signal(MAX_BITS)
         m.d.comb += planes.eq(seen | Mux(some, plane, 0))
         with m.If(came):
             m.d.sync += seen.eq(Mux(full, 0, planes))
-
-        m.submodules.notices = notices = Queue(StreamSlot, SLOTS)
-        m.d.sync += [notices.i.valid.eq(came & full), notices.i.payload.planes.eq(planes)]
-        wiring.connect(m, notices.o, wiring.flipped(self.slots))
+        return planes

@@ -7,6 +7,7 @@ import enum
 from amaranth.lib import enum as amaranth_enum
 
 from .block import Block, Field, address
+from .config import WORD_BYTES
 from .errors import Error
 from .lane import MOST_SHIFT, RESULT_BITS, U_BITS, V_BITS
 from .reduction import X_BITS
@@ -16,8 +17,6 @@ from .tiler_block import Flag
 PASS_FLAGS = Flag.FENCE | Flag.INTERRUPT
 #: Most columns of a tensor of planes.
 MOST_WIDTH = 64
-#: Most columns of results that are stored as digits: those of a stationary tile's tap.
-MOST_DIGITS_WIDTH = 16
 #: Bytes of a channel's coefficients: a and c, 32 bits each, then b, 64 bits; all signed.
 COEFFICIENTS_BYTES = 16
 #: Bytes of a channel's sums: sum and sum of products, 64 bits each, then smallest and largest result, 32 bits each.
@@ -53,6 +52,7 @@ class Pass(enum.IntFlag):
     SQUARES = 8  #: sums of products are of squares, not of products with stream x
     SUMS = 16  #: write the sums of each channel, and how many results were clipped
     EACH_SAMPLE = 32  #: every sample has coefficients and sums of its own
+    SPREAD = 64  #: behind each position of digits follows one of zeros
 
 
 VECTOR = Block(
@@ -76,6 +76,7 @@ VECTOR = Block(
         Field("source", 8, "Source", most=max(Source), values=Source, error=Error.FLAGS),
         Field("sink", 8, "Sink", most=max(Sink), values=Sink, error=Error.FLAGS),
         Field("controls", 16, "Pass bits", most=sum(Pass), values=Pass, error=Error.FLAGS),
+        Field("stride_d", 16, f"{WORD_BYTES} bytes each, from digit to digit; 0: a stationary tile"),
     ),
 )
 

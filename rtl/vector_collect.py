@@ -14,8 +14,7 @@ from .lanes import result
 from .reduction import Sums
 from .tiles import VectorTile
 from .vector_block import MOST_DIGITS_PLANES, MOST_PLANES, MOST_WIDTH
-from .vector_issue import RING
-from .vector_shape import Shape
+from .vector_shape import RESULTS, Shape
 
 #: What a beat can be besides plane or digit number 0 to 23 of the results. Those of a channel's sums follow downwards.
 POSITIVE = MOST_PLANES
@@ -60,7 +59,7 @@ class VectorCollect(wiring.Component):
                 "word": In(result(WORD_CHANNELS)),
                 "valid": In(1),
                 "row": Out(1),
-                "address": In(ceil_log2(RING)),
+                "address": In(ceil_log2(RESULTS)),
                 "beat": In(range(BEATS)),
                 "keep": In(BEAT_WORDS),
                 "move": In(1),
@@ -153,7 +152,7 @@ class VectorCollect(wiring.Component):
                 ("results", Cat(stored), entry, digits),
                 ("mask", self.word.mask, group, 0),
             ):
-                memory = Memory(shape=len(value), depth=RING, init=[])
+                memory = Memory(shape=len(value), depth=RESULTS, init=[])
                 m.submodules[f"{name}{j}"] = memory
                 write, read = memory.write_port(), memory.read_port(domain="comb")
                 m.d.comb += [

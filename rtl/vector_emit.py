@@ -5,10 +5,10 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for
+from amaranth.utils import bits_for, exact_log2
 
 from .axi import ADDRESS_BITS
-from .config import BEAT_BYTES, WEIGHT_TILE_BYTES, WORD_CHANNELS
+from .config import BEAT_BYTES, WEIGHT_TILE_BYTES, WORD_BYTES, WORD_CHANNELS
 from .countdown import Countdown
 from .dma import Command
 from .queue import Queue
@@ -16,10 +16,9 @@ from .states import States
 from .tiles import VectorTile
 from .vector_block import SUMS_BYTES
 from .vector_collect import CLIPPED, EXTREMES, POSITIVE, SUMS
-from .vector_issue import RING
 from .vector_rows import Place, Rows
 from .vector_send import Job
-from .vector_shape import Shape
+from .vector_shape import RESULTS, Shape
 
 #: Sums of 16 channels.
 SET_BYTES = WORD_CHANNELS * SUMS_BYTES
@@ -96,6 +95,9 @@ class VectorEmit(wiring.Component):
         addr = Signal(ADDRESS_BITS)  # of its results, or of the next digit of them
         sums = Signal(ADDRESS_BITS)
         digits = Countdown(len(shape.parts), "digits")
+        digit_stride = Signal(bits_for(0xFFFF * WORD_BYTES))
+        words = tile.vector.stride_d
+        m.d.sync += digit_stride.eq(Mux(words.any(), words << exact_log2(WORD_BYTES), WEIGHT_TILE_BYTES))
         part = Signal.like(shape.parts)  # the highest plane, or the digit
         channels = Countdown(bits_for(WORD_CHANNELS), "channels")
 
@@ -119,17 +121,18 @@ class VectorEmit(wiring.Component):
                 m.d.comb += self.skipped.eq(1)
                 states.go("NEXT")
         with states.state("RESULTS"):
-            order(addr, Mux(shape.digits, shape.entries, shape.beats.q))
+            order(addr, Mux(shape.digits, shape.sent, shape.beats.q))
             send(
                 address=entry,
-                entries=shape.entries,
+                entries=shape.sent,
+                spread=shape.digits & controls.spread,
                 beat=part,
                 kinds=Mux(shape.digits, 1, shape.parts),
                 groups=~shape.digits,
                 last=digits.last & ~marks,
             )
             with m.If(room):
-                m.d.sync += [addr.eq(addr + WEIGHT_TILE_BYTES), part.eq(part - 1), *digits.step()]
+                m.d.sync += [addr.eq(addr + digit_stride), part.eq(part - 1), *digits.step()]
                 with m.If(digits.last & marks):
                     states.go("POSITIVE")
                 with m.Elif(digits.last):
@@ -184,7 +187,7 @@ class VectorEmit(wiring.Component):
 
     def _complete(self, m: Module, takes) -> Signal:
         """There is a row that is complete and has not been taken."""
-        count = Signal(range(RING + 1), name="complete_rows")
+        count = Signal(range(RESULTS + 1), name="complete_rows")
         complete = Signal()
         m.d.comb += complete.eq(count.any())
         m.d.sync += count.eq(count + self.row - (complete & takes))

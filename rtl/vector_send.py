@@ -11,14 +11,14 @@ from .config import BEAT_BITS, BEAT_WORDS
 from .countdown import Countdown
 from .queue import Queue
 from .vector_collect import BEATS, VectorCollect
-from .vector_issue import RING
-from .vector_shape import GROUPS, PLANES
+from .vector_shape import PLANES, RESULTS, SENT
 
 #: Beats to send: all entries of one kind of beat, then of the one below it.
 Job = data.StructLayout(
     {
-        "address": ceil_log2(RING),  # of the first entry
-        "entries": GROUPS,
+        "address": ceil_log2(RESULTS),  # of the first entry
+        "entries": SENT,
+        "spread": 1,  # every second one is zero, and no entry
         "beat": range(BEATS),  # which they are first
         "kinds": PLANES,
         "groups": 1,  # entries are groups of positions: of the last one some may not be there
@@ -57,7 +57,7 @@ class VectorSend(wiring.Component):
             {
                 "i": In(stream.Signature(Job)),
                 "keep": In(BEAT_WORDS),
-                "address": Out(ceil_log2(RING)),
+                "address": Out(ceil_log2(RESULTS)),
                 "beat": Out(range(BEATS)),
                 "move": Out(1),
                 "kept": Out(BEAT_WORDS),
@@ -75,20 +75,25 @@ class VectorSend(wiring.Component):
         following = self.i.payload
         job = Signal(Job, reset_less=True)
         active = Signal()  # there is one
-        entries = Countdown(GROUPS, "entries")
+        entries = Countdown(SENT, "entries")
+        zero = Signal()  # what is read counts as zero
         kinds = Countdown(PLANES, "kinds")
         read = Signal()
         ends = Signal()  # the job's last beat is read
         m.d.comb += [
             read.eq(active & self.move & (~job.sums | self.sums_valid)),
             ends.eq(read & entries.last & kinds.last),
-            self.kept.eq(Mux(job.groups & entries.last, self.keep, -1)),
+            self.kept.eq(Mux(zero, 0, Mux(job.groups & entries.last, self.keep, -1))),
             self.sums_taken.eq(ends & job.sums),
             self.emptied.eq(ends & job.last),
             self.i.ready.eq(~active | ends),
         ]
         with m.If(read):
-            m.d.sync += [self.address.eq(self.address + 1), *entries.step()]
+            m.d.sync += [
+                self.address.eq(self.address + (~job.spread | zero)),
+                zero.eq(job.spread & ~zero),
+                *entries.step(),
+            ]
             with m.If(entries.last):
                 m.d.sync += [
                     self.address.eq(job.address),

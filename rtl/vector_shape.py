@@ -14,6 +14,10 @@ from .vector_block import MOST_WIDTH, Sink, Source
 
 #: Bits of a number of beats of a row of one plane.
 GROUPS = bits_for(MOST_WIDTH // BEAT_WORDS)
+#: Of a number of beats of a row of a plane or digit.
+SENT = bits_for(2 * MOST_WIDTH)
+#: Entries of the buffer of the results; a row of digits has one for each position.
+RESULTS = MOST_WIDTH
 #: Of a number of planes.
 PLANES = bits_for(U_BITS)
 #: Of a number of beats of a row: results of 64 bits.
@@ -24,7 +28,8 @@ Beats = data.StructLayout(dict.fromkeys(("u", "v", "x", "mask", "q", "positive")
 Shape = data.StructLayout(
     {
         "groups": GROUPS,  # beats of a row of one plane
-        "entries": GROUPS,  # beats of a row of one plane or digit of the results
+        "entries": bits_for(RESULTS),  # of a row of results in their buffer, read for each plane or digit
+        "sent": SENT,  # beats of a row of one plane or digit
         "keep": BEAT_WORDS,  # the words of a row's last group that are there
         "beats": Beats,  # of a row in all
         "results": 1,  # stream u is results of a product
@@ -54,6 +59,7 @@ class VectorShape(wiring.Component):
         tile, o = self.tile, self.o
         width = tile.width[: bits_for(MOST_WIDTH)]
         over = width[: ceil_log2(BEAT_WORDS)]  # words of a last group that is not full
+        spread = tile.vector.controls.spread
         digits = (tile.q.planes + DIGIT_BITS - 1)[:PLANES] >> ceil_log2(DIGIT_BITS)
         m.d.sync += [
             o.groups.eq((width + BEAT_WORDS - 1) >> ceil_log2(BEAT_WORDS)),
@@ -61,6 +67,7 @@ class VectorShape(wiring.Component):
             o.results.eq(tile.vector.source != Source.PLANES),
             o.digits.eq(tile.vector.sink == Sink.DIGITS),
             o.entries.eq(Mux(o.digits, width, o.groups)),
+            o.sent.eq(Mux(o.digits, width << spread, o.groups)),
             o.parts.eq(Mux(o.digits, digits, tile.q.planes)),
         ]
         products = {name: self._times(m, getattr(tile, name).planes[:PLANES], name) for name in ("u", "v", "x", "q")}

@@ -14,7 +14,7 @@ from .tiles import VectorTile
 from .vector_block import MOST_WIDTH
 from .vector_issue import RING
 from .vector_rows import Edges, Place, Rows
-from .vector_shape import Shape
+from .vector_shape import RESULTS, Shape
 
 
 class VectorSweep(wiring.Component):
@@ -131,9 +131,9 @@ class VectorSweep(wiring.Component):
     def _room(self, m: Module, grant):
         """The buffer of the results, a ring too, has room for a row."""
         entries = self.shape.entries
-        spare = Signal(range(-RING, RING + 1), init=RING)
+        spare = Signal(range(-RESULTS, RESULTS + 1), init=RESULTS)
         with m.If(self.load):
-            m.d.sync += spare.eq(RING - entries)
+            m.d.sync += spare.eq(RESULTS - entries)
         with m.Elif(grant & ~self.emptied):
             m.d.sync += spare.eq(spare - entries)
         with m.Elif(self.emptied & ~grant):

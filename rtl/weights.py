@@ -7,9 +7,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .config import BEAT_BITS, TAPS, WEIGHT_SLOTS, WORD_CHANNELS, AcceleratorConfig
-from .control import weight_fill
+from .control import SIDE, weight_fill
 from .delay import delayed
-from .load_block import Order
+from .load_block import Order, is_turned
 from .queue import Queue
 from .table import WeightSlot
 from .turner import Turner
@@ -105,6 +105,8 @@ class Weights(wiring.Component):
                     m.d.comb += here.eq(TAPS - 1)
             with m.If(beat.order == Order.TURNED):
                 m.d.comb += step.eq(last)
+            with m.If(beat.order == Order.WORDS):  # three taps on; from the last row of taps to the first
+                m.d.comb += step.eq(Mux(last, Mux(here >= TAPS - SIDE, -(TAPS - SIDE - 1), SIDE), 0))
         with m.If(self.i.valid):
             m.d.sync += offset.eq(here + step)
         with m.If(self.i.valid & beat.full):
@@ -117,7 +119,7 @@ class Weights(wiring.Component):
     def _turned(self, m, write, last):
         """What is written if turned taps go through the turner; `last` marks the last beat of a tap."""
         m.submodules.turner = turner = Turner()
-        turned = self.i.payload.order == Order.TURNED
+        turned = is_turned(self.i.payload.order)
         m.d.comb += [turner.i.valid.eq(self.i.valid & turned), turner.i.payload.eq(self.i.payload.data)]
 
         tap = Signal.like(write)  # the last that has come, until the next one

@@ -10,6 +10,7 @@ from amaranth.utils import ceil_log2
 from .config import MAX_BITS, SLOTS, TAPS, AcceleratorConfig
 from .control import COL_BANKS, ROW_BANKS, SIDE, step
 from .delay import delayed
+from .gradient_taps import Place
 from .tiles import SIZE, exec_tile
 from .walk import Move
 
@@ -35,6 +36,8 @@ class Window(wiring.Component):
         A plane of a position, in cycle t.
     absent : In(9)
         Flat mode: taps without a channel block, in cycle t.
+    gradient : In(Place), outside : In(9)
+        Weight gradient: where the words lie, in cycle t; those outside the image, in cycle t + 2.
     addr, column, row, kill : Out
         Of `rtl.control.step`, in cycle t + LATENCY.
     """
@@ -53,6 +56,8 @@ class Window(wiring.Component):
                 "move": In(Move),
                 "plane": In(range(MAX_BITS)),
                 "absent": In(TAPS),
+                "gradient": In(Place),
+                "outside": In(TAPS),
                 **{name: Out(out[name].shape) for name in ("addr", "column", "row", "kill")},
             }
         )
@@ -63,11 +68,18 @@ class Window(wiring.Component):
         # Constants of the tile for the stages behind the first. They follow it by a cycle, as its moves do.
         tile = self.tile
         late = Signal(
-            data.StructLayout({"windowed": 1, "stuffed": 1, "height": SIZE, "width": SIZE, "row_words": self._words}),
+            data.StructLayout(
+                {
+                    **dict.fromkeys(("windowed", "gradient", "stuffed"), 1),
+                    **dict.fromkeys(("height", "width"), SIZE),
+                    "row_words": self._words,
+                }
+            ),
             reset_less=True,
         )
         m.d.sync += [
-            late.windowed.eq(~tile.flat),
+            late.windowed.eq(~tile.flat & ~tile.gradient),
+            late.gradient.eq(tile.gradient),
             late.stuffed.eq(tile.stuffed),
             late.height.eq(tile.height),
             late.width.eq(tile.width),
@@ -143,7 +155,8 @@ class Window(wiring.Component):
         absent = delayed(m, self.absent, 2, "absent")
         kill = Signal(TAPS, reset_less=True)
         for tap in range(TAPS):
-            m.d.sync += kill[tap].eq(absent[tap] | outside["y", tap // SIDE] | outside["x", tap % SIDE])
+            padding = outside["y", tap // SIDE] | outside["x", tap % SIDE]
+            m.d.sync += kill[tap].eq(absent[tap] | self.outside[tap] | padding)
         m.d.comb += self.kill.eq(delayed(m, kill, self.LATENCY - 3, "kill"))
 
     @staticmethod
@@ -169,16 +182,18 @@ class Window(wiring.Component):
             return Array([0, value, value << 1, register(f"{name}_times_3", value + (value << 1))])
 
         tile, low = self.tile, ceil_log2(COL_BANKS)
-        top_bank = delayed(m, corner.bank, 1, "top_bank")
+        gradient = self.gradient
+        top_bank = register("top_bank", Mux(tile.gradient, gradient.bank, corner.bank), 2)
         x = delayed(m, corner.x, 1, "x")
-        first = x[:low]  # column bank of the window's left column
+        first = register("first_column", corner.x[:low] + Mux(tile.gradient, gradient.turn, 0), low)
         for i, offset in enumerate(self._offsets(late.stuffed)):
             row = register(f"row{i}_bank", self._turned(top_bank, offset), 2)
-            column = register(f"column{i}_bank", first + offset, low)
-            m.d.comb += [
-                self.row[i].eq(delayed(m, row, self.LATENCY - 2, f"row{i}_bank")),
-                self.column[i].eq(delayed(m, column, self.LATENCY - 2, f"column{i}_bank")),
-            ]
+            m.d.comb += self.row[i].eq(delayed(m, row, self.LATENCY - 2, f"row{i}_bank"))
+            for bank in range(ROW_BANKS):
+                name = f"column{i}_bank_of{bank}"
+                later = late.gradient & (bank < top_bank)  # words there are of the next group of three
+                column = register(name, first + offset + later, low)
+                m.d.comb += self.column[bank][i].eq(delayed(m, column, self.LATENCY - 2, name))
 
         # A plane's words, as a product of two bits and two.
         pitches = multiples("plane_pitch", register("plane_pitch", tile.plane_pitch))
@@ -186,8 +201,8 @@ class Window(wiring.Component):
         upper = register("upper_planes", pitches[self.plane[2:]])
         plane = register("plane_words", lower + (upper << 2))
 
-        base = register("image_words", corner.sample + corner.group)
-        group_words = register("group_words", Mux(tile.flat, tile.row_words, 0))
+        base = register("image_words", corner.sample + Mux(tile.gradient, gradient.group, corner.group))
+        group_words = register("group_words", Mux(tile.flat | tile.gradient, tile.row_words, 0))
         groups = multiples("group_words", group_words)
         rows, columns = [], []
         for i in range(ROW_BANKS):  # banks above the top row's hold the rows of the next group of three
@@ -195,9 +210,11 @@ class Window(wiring.Component):
             rows.append(register(f"row{i}_plane_words", row + plane))
         for j in range(COL_BANKS):
             tap = (j - first)[:low]  # window column that bank j holds
-            beat = register(f"column{j}_beat", (x >> low) + (j < first))
+            beat = register(f"column{j}_beat", (x >> low) + (~late.gradient & (j < first)))
             group = register(f"column{j}_group", groups[tap])
             columns.append(register(f"column{j}_words", beat + group))
         for i, row in enumerate(rows):
-            for j, column in enumerate(columns):
+            later = delayed(m, late.gradient & (i < top_bank), 2, f"row{i}_later")
+            for j in range(COL_BANKS):
+                column = Mux(later, columns[j - 1], columns[j])
                 m.d.comb += self.addr[i][j].eq(register(f"bank{i}{j}", row + column))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -22,11 +23,13 @@ from rtl.config import (
     FLAT_TAPS,
     MAX_BITS,
     TAPS,
+    WORD_BYTES,
     WORD_CHANNELS,
     AcceleratorConfig,
 )
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
 from rtl.limits import result_positions, stream_beats
+from sim.golden_gradient import gradient_agrees, gradient_operand
 from sim.golden_vector import run_pass, wrong_fields
 
 #: Addresses are modulo this.
@@ -98,16 +101,25 @@ def _sizes_agree(config: AcceleratorConfig, d: Descriptor) -> bool:
         span = (span + 1) // 2  # of the image, at the most
     if d.opcode == Opcode.FLAT:
         mode = d.height == d.out_height == d.tile_rows == 1 and d.row_groups == 3 and d.pad_top == d.pad_left == 0
+    elif d.opcode == Opcode.WGRAD:
+        return _shared(config, d) and gradient_agrees(d)
     else:
         mode = 3 * d.row_groups >= span and d.k_tail == 1
     return (
-        d.sample_parts << d.log2_row_parts <= config.clusters
-        and (d.stationary_stride_n == 0 or d.tile_samples == 1)
-        and (d.stationary_order == Order.ROWS or config.rows == WORD_CHANNELS)
+        _shared(config, d)
         and (d.out_height - 1) * d.stride < height + d.pad_top
         and (d.out_width - 1) * d.stride < width + d.pad_left
         and mode
         and (not d.stuffed or (d.opcode == Opcode.WINDOW and d.stride == 1))
+    )
+
+
+def _shared(config: AcceleratorConfig, d: Descriptor) -> bool:
+    """The part of it that all products share."""
+    return (
+        d.sample_parts << d.log2_row_parts <= config.clusters
+        and (d.stationary_stride_n == 0 or d.tile_samples == 1)
+        and (d.stationary_order == Order.ROWS or config.rows == WORD_CHANNELS)
     )
 
 
@@ -118,7 +130,7 @@ def result_fits(config: AcceleratorConfig, d: Descriptor) -> bool:
 
 def stream_fits(config: AcceleratorConfig, d: Descriptor, bits: int) -> bool:
     """Whether a tile of `bits` planes fits a slot of the stream buffer."""
-    return d.tile_samples * stream_beats(d.row_groups, bits, d.width, d.opcode == Opcode.FLAT) <= config.stream_slot
+    return d.tile_samples * stream_beats(d.row_groups, bits, d.width, d.opcode) <= config.stream_slot
 
 
 def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> tuple[int, np.ndarray, Error]:
@@ -205,13 +217,15 @@ def _samples(
     """The samples of one precision at a time. Of those of 0 bits nothing is read and nothing is stored."""
     shared = None if d.stationary_stride_n else _stationary(config, memory, d, np.zeros(1, int), stationary_bits)
     lanes = d.k_blocks * TAPS * WORD_CHANNELS
+    gradient = d.opcode == Opcode.WGRAD
+    operand = partial(gradient_operand, regions=_regions) if gradient else _streaming
     step = max(1, _WORKING_SET // (d.out_height * d.out_width * lanes))
     for value in np.unique(bits[bits > 0]).tolist():
         chosen = np.flatnonzero(bits == value)
         for first in range(0, len(chosen), step):
             samples = chosen[first : first + step]
             stationary = _stationary(config, memory, d, samples, stationary_bits) if shared is None else shared
-            sums = _product(_streaming(memory, d, samples, value), stationary)
+            sums = _product(operand(memory, d, samples, value), stationary)
             yield _store(config, memory, d, samples, sums)
 
 
@@ -285,11 +299,13 @@ def _stationary(
     config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
 ) -> np.ndarray:
     """Stationary operand as (samples, lanes, rows of all row blocks), int64, lanes ordered as in `_streaming`."""
+    gradient = d.opcode == Opcode.WGRAD
     digits = -(-bits // DIGIT_BITS)
     blocks = d.row_blocks << d.log2_row_parts
     tile_bytes = config.weight_tile_beats * BEAT_BYTES
     shape = (blocks, d.k_blocks, digits, tile_bytes)
-    strides = (d.stationary_stride_m, d.stationary_stride_k, tile_bytes, 1)
+    apart = d.stationary_stride_d * WORD_BYTES or tile_bytes
+    strides = (d.stationary_stride_m, d.stationary_stride_k, apart, 1)
     starts = d.stationary_base + samples * d.stationary_stride_n
     view, where = _regions(memory, starts, shape, strides, Error.AXI_READ)
     tiles = view[where]
@@ -302,7 +318,9 @@ def _stationary(
         if d.stationary_order == Order.TAPS:
             nibbles = nibbles[..., ::-1, :, :].swapaxes(-3, -2)  # (tap, row, channel), the last tap first
         else:
-            nibbles = np.moveaxis(nibbles, -1, -3)  # (tap, channel, row)
+            nibbles = np.moveaxis(nibbles, -1, -3)  # (row, tap, channel)
+            if d.stationary_order == Order.WORDS:
+                nibbles = nibbles[..., FLAT_TAPS, :]  # which are their own inverse
     codes = np.zeros((len(samples), blocks, d.k_blocks, config.rows, TAPS, WORD_CHANNELS), np.int64)
     for digit in range(digits):
         value = nibbles[:, :, :, digit].astype(np.int64)
@@ -311,8 +329,8 @@ def _stationary(
         codes = (codes << DIGIT_BITS) + value
 
     codes = codes.transpose(0, 1, 3, 2, 4, 5)  # (sample, block, row, k block, tap, channel)
-    if d.opcode == Opcode.FLAT:
-        used = ((d.k_blocks - 1) * TAPS + d.k_tail) * WORD_CHANNELS
+    if d.opcode != Opcode.WINDOW:
+        used = (d.k_blocks * TAPS if gradient else (d.k_blocks - 1) * TAPS + d.k_tail) * WORD_CHANNELS
         lanes = codes[..., FLAT_TAPS, :].reshape(len(samples), blocks * config.rows, -1)[..., :used]
     else:
         lanes = codes.transpose(0, 1, 2, 4, 3, 5).reshape(len(samples), blocks * config.rows, -1)

@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS, AcceleratorConfig
+from rtl.config import (
+    BEAT_BYTES,
+    BEAT_WORDS,
+    DIGIT_BITS,
+    WEIGHT_TILE_BYTES,
+    WORD_BYTES,
+    WORD_CHANNELS,
+    AcceleratorConfig,
+)
 from rtl.isa import Descriptor, Error, Flag, Opcode, Pass, Sink, Source
 from rtl.lane import A_BITS, C_BITS, SUM_BITS, U_BITS, V_BITS
 from rtl.noise import KEY_WORDS, NOISE_BITS, NUMBER_BITS, ROUNDS
@@ -19,7 +27,6 @@ from rtl.reduction import X_BITS
 from rtl.vector_block import (
     COEFFICIENTS_BYTES,
     MOST_DIGITS_PLANES,
-    MOST_DIGITS_WIDTH,
     MOST_WIDTH,
     PASS_FLAGS,
     SUMS_BYTES,
@@ -55,7 +62,7 @@ def wrong_fields(config: AcceleratorConfig, d: Descriptor) -> set[Error]:
     wrong = (
         (Error.OPCODE, not config.vector),
         (Error.FLAGS, d.flags & ~PASS_FLAGS & sum(Flag)),
-        (Error.SHAPE, d.width > (MOST_DIGITS_WIDTH if digits else MOST_WIDTH)),
+        (Error.SHAPE, d.width > MOST_WIDTH),
         (Error.SHAPE, digits and d.q_planes > MOST_DIGITS_PLANES),
         (Error.SHAPE, d.vector_controls & Pass.MASKED and not d.mask_planes),
         (Error.SHAPE, d.vector_source != Source.PLANES and d.u_planes),
@@ -189,13 +196,17 @@ def _put_planes(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray
 
 
 def _put_digits(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray, regions: Regions) -> None:
-    """Store `values` as digits, the most significant first; a tile of the stationary operand lies between two."""
+    """Store `values` as digits, the most significant first."""
     tensor = Tensor.of(d, name)
     digits = -(-tensor.planes // DIGIT_BITS)
     places = np.arange(digits - 1, -1, -1) * DIGIT_BITS
-    nibbles = _words(values)[:, :, :, None] >> places[:, None, None] & 15
+    words = _words(values)
+    if d.vector_controls & Pass.SPREAD:
+        words = np.stack([words, 0 * words], axis=4).reshape(*words.shape[:3], -1, WORD_CHANNELS)
+    nibbles = words[:, :, :, None] >> places[:, None, None] & 15
     raw = (nibbles[..., 0::2] | nibbles[..., 1::2] << 4).astype(np.uint8).reshape(*nibbles.shape[:4], -1)
-    view, where = _rows(memory, d, tensor, raw.shape[3:], (WEIGHT_TILE_BYTES, 1), Error.AXI_WRITE, regions)
+    stride = d.vector_stride_d * WORD_BYTES or WEIGHT_TILE_BYTES
+    view, where = _rows(memory, d, tensor, raw.shape[3:], (stride, 1), Error.AXI_WRITE, regions)
     view[where] = raw
 
 

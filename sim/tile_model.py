@@ -14,7 +14,7 @@ import numpy as np
 
 from rtl.config import BEAT_BYTES, DIGIT_BITS, AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
-from rtl.limits import plane_beats, plane_pitch
+from rtl.limits import MOST_GRADIENT_WIDTH, images_of_word, plane_beats, plane_pitch, words_of_row
 from sim.golden import precisions
 
 _SPACE = 1 << 32  # addresses wrap
@@ -90,7 +90,9 @@ class Tile:
 
     @cached_property
     def top(self) -> int:
-        """First image row that is loaded."""
+        """First image row that is loaded; of a weight gradient each k block has its own."""
+        if self.descriptor.opcode == Opcode.WGRAD:
+            return 0
         return min(max(self.first_row, 0), self.descriptor.height - 1)
 
     @cached_property
@@ -106,7 +108,8 @@ class Tile:
     @cached_property
     def runs(self) -> int:
         """Runs that the loaded rows of one channel block take."""
-        return self.loaded if self.descriptor.stream_stride_y else 1
+        d = self.descriptor
+        return self.loaded if d.stream_stride_y or d.opcode == Opcode.WGRAD else 1
 
     @cached_property
     def run_beats(self) -> int:
@@ -143,9 +146,14 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
     """The tile of descriptor number `index` as LOAD, EXEC and STORE are told of it: `rtl.tiles`, field by field."""
     d = tile.descriptor
     flat = d.opcode == Opcode.FLAT
-    pitch = plane_pitch(d.width, flat)
+    pitch = plane_pitch(d.width, d.opcode)
+    words = words_of_row(min(d.width, MOST_GRADIENT_WIDTH))
     operands = {
         "flat": int(flat),
+        "gradient": int(d.opcode == Opcode.WGRAD),
+        "words": words,
+        "padded": d.pad_top & 1,
+        "height": d.height,
         "planes": tile.bits,
         "digits": tile.digits,
         "signed": int(bool(d.flags & Flag.STATIONARY_SIGNED)),
@@ -156,6 +164,7 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "row_words": tile.bits * pitch,
         "sample_words": tile.bits * pitch * d.row_groups,
     }
+    side = images_of_word(d.width)
     clusters = {"samples": tile.samples, "parts": d.sample_parts, "log2_row_parts": d.log2_row_parts}
     above = tile.top * tile.row_pitch  # bytes of the image rows before the first loaded one
     load = {
@@ -170,12 +179,17 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "stream_stride_n": d.stream_stride_n,
         "stream_stride_c": d.stream_stride_c,
         "stream_stride_y": d.stream_stride_y,
+        "stream_stride_k": d.stream_stride_k,
+        "side": side,
+        "images": d.images,
+        "block_rows": d.stream_block_rows % 16,
         "own_stationary": int(d.stationary_stride_n != 0),
         "order": d.stationary_order,
         "stationary_addr": (d.stationary_base + tile.first * d.stationary_stride_n) % _SPACE,
         "stationary_stride_n": d.stationary_stride_n,
         "stationary_stride_k": d.stationary_stride_k,
         "stationary_stride_m": d.stationary_stride_m,
+        "stationary_stride_d": d.stationary_stride_d,
     }
     execute = {
         **operands,
@@ -186,9 +200,12 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "stride": d.stride,
         "stuffed": d.stuffed,
         "top": tile.corner,
-        "left": d.pad_left,
-        "height": d.height,
+        "left": 0 if d.opcode == Opcode.WGRAD else d.pad_left,
         "width": d.width,
+        "side": side,
+        "block_words": d.stream_block_rows * words % 16,
+        "height_words": d.height * words,
+        "first_tap": (tile.corner + d.pad_top) % 16,
     }
     above = tile.y * d.out_width * config.rows * Format(d.out_format).nbytes  # and of the result rows
     store = {

@@ -133,7 +133,8 @@ def test_sound_descriptors_pass():
         ({"stationary_stride_n": 288}, Error.NONE),
         ({"stationary_order": Order.TAPS}, Error.SHAPE),
         ({"stationary_order": Order.TURNED}, Error.SHAPE),
-        ({"stationary_order": 3}, Error.FLAGS),
+        ({"stationary_order": Order.WORDS}, Error.SHAPE),
+        ({"stationary_order": 4}, Error.FLAGS),
         ({"stationary_stride_n": 288, "tile_samples": 2, "tile_rows": 1, "row_groups": 1}, Error.SHAPE),
         ({"out_height": 6}, Error.NONE),
         ({"out_height": 7}, Error.SHAPE),
@@ -358,6 +359,7 @@ def test_a_tile_in_any_order_is_the_same_tile(rng, order):
         Order.ROWS: (9 * rows + taps, channels),
         Order.TAPS: (16 * (8 - taps) + rows, channels),
         Order.TURNED: (16 * taps + channels, rows),
+        Order.WORDS: (16 * (taps % 3 * 3 + taps // 3) + channels, rows),
     }[order]
     tile = np.zeros((144, 16), np.uint8)
     tile[beat, nibble] = digits & 15

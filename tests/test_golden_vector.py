@@ -188,13 +188,15 @@ def check_pass(trial):
 
 
 def put_digits(memory, d, codes):
-    digits = -(-d.q_planes // 4)
+    digits, spread = -(-d.q_planes // 4), 2 if d.vector_controls & Pass.SPREAD else 1
     for (n, c, y, x), code in np.ndenumerate(codes):
         for digit in range(digits):
             value = int(code) >> 4 * (digits - 1 - digit) & 15
             row = d.q_base + n * d.q_stride_n + c // 16 * d.q_stride_c + y * d.q_stride_y
-            at = row + digit * 1152 + 8 * x + c % 16 // 2
+            at = row + digit * (128 * d.vector_stride_d or 1152) + 8 * x * spread + c % 16 // 2
             memory[at] = memory[at] & (0xF0, 0x0F)[c % 2] | value << 4 * (c % 2)
+            if spread == 2:
+                memory[at + 8] = 0
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -221,6 +223,15 @@ def test_a_stream_of_all_planes_is_signed_in_any_case(name, most):
     check_pass(trial)
 
 
+def test_digits_with_zeros_between_in_planes_of_their_own():
+    trial = Trial(33, digits=True, width=9)
+    height_bytes = trial.shape[2] * 16 * 9
+    found = strides("q", (height_bytes, trial.shape[0] * height_bytes, 16 * 9))
+    changes = {"vector_stride_d": 100, "vector_controls": trial.controls | Pass.SPREAD}
+    trial.descriptor = replace(trial.descriptor, **changes, **found)
+    check_pass(trial)
+
+
 def test_planes_are_those_of_a_streaming_operand():
     codes = drawn(np.random.default_rng(40), 7, (2, 16, 3, 6))
     raw, _ = planes(codes, 7)
@@ -235,13 +246,12 @@ SOUND = Trial(60).descriptor
     [
         ({"flags": Flag.STREAM_SIGNED}, Error.FLAGS),
         ({"flags": Flag.STREAM_TABLE}, Error.FLAGS),
-        ({"vector_controls": 64}, Error.FLAGS),
+        ({"vector_controls": 128}, Error.FLAGS),
         ({"vector_source": 4}, Error.FLAGS),
         ({"vector_sink": 2}, Error.FLAGS),
         ({"vector_source": Source.INT32}, Error.SHAPE),
         ({"vector_controls": Pass.MASKED, "mask_planes": 0}, Error.SHAPE),
         ({"width": 65}, Error.SHAPE),
-        ({"width": 17, "vector_sink": Sink.DIGITS}, Error.SHAPE),
         ({"q_planes": 17, "vector_sink": Sink.DIGITS}, Error.SHAPE),
         ({"q_planes": 25}, Error.SHAPE),
         ({"u_planes": 26}, Error.SHAPE),
@@ -250,7 +260,7 @@ SOUND = Trial(60).descriptor
         ({"vector_top": 0}, Error.SHAPE),
         ({"u_base": 4}, Error.ALIGNMENT),
         ({"q_stride_y": 4}, Error.ALIGNMENT),
-        ({"vector_reserved": 1}, Error.RESERVED),
+        ({"product_reserved": 1}, Error.RESERVED),
     ],
 )
 def test_bad_fields(changes, error):

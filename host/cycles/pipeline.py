@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 from host.cycles.bus import NEVER, Channel, Shared
 from host.cycles.front import Emitted, Front
+from host.cycles.gradient import BLOCK, gradient_runs, is_gradient, turned
 from host.cycles.store import Store
 from host.cycles.units import FILLED, Execute, Load, Stalls, Table, stream_runs, weight_runs
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
@@ -72,6 +73,7 @@ class Pipeline:
         self._executed: list[int] = []
         self._stored: list[int] = []
         self._ends: list[int] = []
+        self._gradient = False  # the newest stream slot is of a weight gradient
         self._waiting: list[tuple[Emitted, int]] = []  # items in front of STORE, with the cycle when they are complete
         self._front = Front(descriptors, tables, self._room, self._completed)
 
@@ -133,17 +135,20 @@ class Pipeline:
         config, load, table, execute = self._config, self._load, self._table, self._execute
         d = tile.descriptor
         positions = tile.area * tile.slots
+        gradient = is_gradient(tile)
         load.begin(start)
         self._drain(1)
         for block in range(d.k_blocks):
-            load.slot(execute.stream_free[0])
-            for address, loops in stream_runs(tile, block):
+            overtakes = self._gradient and not gradient  # what is on its way through the corner
+            self._gradient = gradient
+            load.slot(execute.stream_free[-1 if overtakes else 0], BLOCK if gradient else 0)
+            for address, loops in (gradient_runs if gradient else stream_runs)(tile, block):
                 filled = load.stream(self._front, address, tile.run_beats, loops)
             if block == 0:
                 number = len(self._executed)
                 free = self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER
                 self._executed.append(execute.tile(start, free))
-            execute.block(filled + FILLED, tile.bits)
+            execute.block(filled + FILLED + (turned(tile) if gradient else 0), tile.bits)
             for row_block in range(d.row_blocks):
                 for digit in range(tile.digits):
                     self._front.retry()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from host.cycles.bus import NEVER, Channel, Run
 from host.cycles.front import RECEIVED, Front
-from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, AcceleratorConfig
+from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, WORD_BYTES, AcceleratorConfig
 from rtl.execute import PIPELINE
 from rtl.isa import Opcode, Order
 from rtl.planes import PlaneLists
@@ -74,9 +74,9 @@ class Load:
         """TILE."""
         self._now = max(self._now, start) + 1
 
-    def slot(self, free: int) -> None:
-        """SLOT, when one is free."""
-        self._now = max(self._now, free) + 1
+    def slot(self, free: int, settling: int = 0) -> None:
+        """SLOT, when one is free and its sizes are known."""
+        self._now = max(self._now + settling, free) + 1
 
     def stream(self, front: Front, address: int, beats: int, loops: int) -> int:
         """A run of the streaming operand that ends so many loops; return its last beat."""
@@ -127,8 +127,9 @@ class Table:
 
     def weight_free(self, order: int) -> int:
         """When LOAD may fill the next slot: behind turned ones, one of another order waits until all are free."""
-        overtakes = self._turned and order != Order.TURNED
-        self._turned = order == Order.TURNED
+        turned = order in (Order.TURNED, Order.WORDS)
+        overtakes = self._turned and not turned
+        self._turned = turned
         return self._weight_free[-1 if overtakes else 0]
 
     def write(self, filled: int, context_free: int) -> int:
@@ -230,7 +231,8 @@ def weight_runs(config: AcceleratorConfig, tile: Tile, block: int, row_block: in
     """The runs that fill a weight slot, likewise. The end of a tile counts as that of a loop."""
     d = tile.descriptor
     row_parts = 1 << d.log2_row_parts
-    base = d.stationary_base + block * d.stationary_stride_k + digit * config.weight_tile_beats * BEAT_BYTES
+    apart = d.stationary_stride_d * WORD_BYTES or config.weight_tile_beats * BEAT_BYTES
+    base = d.stationary_base + block * d.stationary_stride_k + digit * apart
     base += row_block * row_parts * d.stationary_stride_m
     samples = range(tile.first, tile.first + tile.samples) if d.stationary_stride_n else range(1)
     outer = (digit == tile.digits - 1, row_block == d.row_blocks - 1, block == d.k_blocks - 1)

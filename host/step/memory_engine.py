@@ -1,7 +1,6 @@
 """The engine for a board with a vector unit: tensors lie in its memory, passes and convolutions are descriptors.
 
-What the host still does itself is in `host.step.interim`. Coefficients go to the board and sums come back, nothing
-else of a step.
+Coefficients go to the board and sums come back, nothing else of a step.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from host.plan.formats import Sums
 from host.plan.memory import NoRoom, Region
 from host.plan.packing import pack_stream, row_bytes, unpack_stream
 from host.plan.plan import Plan, Spec
-from host.qtensor import QTensor
-from host.step import interim, lowering
+from host.step import lowering
 from host.step.arrange import arranged_shape
 from host.step.engine import Engine, Measured, Passed, Tensor, VectorPass
+from host.step.gradient import Operand, WeightGradient
 from host.step.network import Normed
 from host.step.passes import descriptor, pack_coefficients, sums_bytes, unpack_sums
 from host.step.places import Place, digit_place, plane_strides, result_strides
@@ -28,6 +27,7 @@ from host.step.rules import U_BITS, Coefficients, Statistics
 from host.step.submission import Submission
 from rtl.config import TAPS, WORD_CHANNELS
 from rtl.isa import Order, Source
+from rtl.vector_block import COEFFICIENTS_BYTES
 
 Shape = tuple[int, int, int, int]
 
@@ -137,13 +137,27 @@ class MemoryEngine(Engine):
         return self._product(plan, g, w, shape, dropped)
 
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
-        with self.account.kind("weight gradient"):
-            operands = [QTensor.trusted(self.read(each), each.bits, each.signed) for each in (g, x)]
-            raw, out_bytes = interim.weight_grad(self._board, of, *operands)
-            shape = arranged_shape(of.kernel)
-            region = self._take(raw.nbytes)
-            self._board.put(region.address, raw)
-            return self._results(shape, Place(region, *result_strides(shape, out_bytes), _source(out_bytes), dropped))
+        """The gradient becomes digits first."""
+        self._charge(of, g, x, x.shape)
+        operands = [Operand(each.shape, each.bits, each.signed, each.held) for each in (g, x)]
+        work = WeightGradient(self._board.config, *operands, of.kernel, of.product.stride)
+        unchanged = pack_coefficients(VectorPass(_SAME, 1, g))
+        raw = np.concatenate([unchanged, np.zeros(WORD_CHANNELS * COEFFICIENTS_BYTES, np.uint8)])
+        coefficients = self._take(raw.nbytes)
+        self._board.put(coefficients.address, raw)
+        with self.account.kind("descriptors"):
+            digits, sums = self._take(work.digits_bytes), self._take(work.results_bytes)
+            if work.has_gaps:
+                zeros = work.zeros(digits.address, coefficients.address + unchanged.nbytes)
+                self._work.add([zeros], [coefficients], [digits])
+            passes = work.passes(digits.address, coefficients.address)
+            self._work.add(passes, [coefficients, g.held.region], [digits])
+            products = work.products(digits.address, sums.address)
+            self._work.add(products, [digits, x.held.region], [sums])
+            for region in (coefficients, digits):
+                self._board.memory.release(region)
+            shape, source = arranged_shape(of.kernel), _source(work.out_bytes)
+            return self._results(shape, Place(sums, *result_strides(shape, work.out_bytes), source, dropped))
 
     def _product(self, plan: Plan, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
         with self.account.kind("descriptors"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtl.config import BEAT_WORDS, GROUP_LANES, GROUPS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.control import ROW_BANKS
+from rtl.config import BEAT_WORDS, FLAT_TAPS, GROUP_LANES, GROUPS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
+from rtl.control import ROW_BANKS, SIDE, Form
 
 
 def subset_sums(digits: np.ndarray, signed: bool) -> np.ndarray:
@@ -21,6 +21,18 @@ def subset_sums(digits: np.ndarray, signed: bool) -> np.ndarray:
 def pack_entries(entries: np.ndarray) -> int:
     """36 codes of 6 bits as one number, group 0 lowest."""
     return sum(int(code) << 6 * group for group, code in enumerate(entries))
+
+
+def shifted(bits: np.ndarray, left: int, right: int, form: Form) -> np.ndarray:
+    """Lanes (tap, lane) of a weight gradient's words moved along the rows of images that `form` says."""
+    words = {Form.TWO: 2, Form.THREE: 3, Form.FOUR: 4}.get(form, 1)
+    columns = {Form.QUARTERS: 4, Form.HALVES: 8}.get(form, 16 * words)
+    lanes = np.concatenate([bits[list(FLAT_TAPS)].reshape(-1), np.zeros(-TAPS % words * 16, bits.dtype)])
+    rows = np.pad(lanes.reshape(-1, columns), ((0, 0), (1, 1)))
+    moved = rows[:, :-2] if left else rows[:, 2:] if right else rows[:, 1:-1]
+    found = np.zeros_like(bits)
+    found[list(FLAT_TAPS)] = moved.reshape(-1)[: bits.size].reshape(bits.shape)
+    return found
 
 
 class ClusterModel:
@@ -43,12 +55,25 @@ class ClusterModel:
         """One plane-cycle; `s` has the fields of `rtl.control.step`."""
         bits = np.zeros((TAPS, WORD_CHANNELS), np.int64)
         for tap in range(TAPS):
-            i, j = s["row"][tap // 3], s["column"][tap % 3]
+            i = s["row"][tap // 3]
+            j = s["column"][i][tap % 3]
             if not s["kill"] >> tap & 1:
                 bits[tap] = self.words[i, j, s["addr"][i][j]] >> np.arange(WORD_CHANNELS) & 1
+        bits = shifted(bits, **s["shift"])
         product = self.digits[s["context"]] @ bits.reshape(LANES) * (s["weight"] << (12 if s["upper"] else 0))
         if s["first"]:
             self._acc = np.zeros_like(self._acc) if s["clear"] else self.sums[s["position"]].copy()
         self._acc = self._acc + product
         if s["last"]:
             self.sums[s["position"]] = self._acc
+
+
+def random_choice(rng: np.random.Generator) -> dict:
+    """What a step chooses of the words it reads, and how far their lanes move."""
+    moved = int(rng.integers(3))
+    return {
+        "column": rng.integers(BEAT_WORDS, size=(ROW_BANKS, SIDE)).tolist(),
+        "row": rng.integers(ROW_BANKS, size=SIDE).tolist(),
+        "kill": int(rng.integers(1 << TAPS)) if rng.random() < 0.3 else 0,
+        "shift": {"left": int(moved == 1), "right": int(moved == 2), "form": Form(int(rng.integers(len(Form))))},
+    }

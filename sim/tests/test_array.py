@@ -16,10 +16,10 @@ from cocotb.triggers import ClockCycles, ReadOnly, RisingEdge
 
 from rtl.array import DRAIN_LATENCY, ClusterArray
 from rtl.config import ACC_BITS, BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.control import DRAIN_ROWS, ROW_BANKS, SIDE, drain, step, stream_fill, weight_fill
+from rtl.control import DRAIN_ROWS, ROW_BANKS, drain, step, stream_fill, weight_fill
 from rtl.table import TableLoader, WeightSlot
 from rtl.timing import array_timing
-from sim.tests.array_model import ClusterModel
+from sim.tests.array_model import ClusterModel, random_choice
 from sim.tests.bench import compiled, run
 from sim.tests.streams import StreamSource, start
 
@@ -124,9 +124,7 @@ def random_steps(rng, context, unsigned, clear):
             yield {
                 "valid": 1,
                 "addr": rng.integers(0, CONFIG.stream_depth, (ROW_BANKS, BEAT_WORDS)).tolist(),
-                "column": rng.integers(BEAT_WORDS, size=SIDE).tolist(),
-                "row": rng.integers(ROW_BANKS, size=SIDE).tolist(),
-                "kill": int(rng.integers(1 << TAPS)) if rng.random() < 0.3 else 0,
+                **random_choice(rng),
                 "context": context,
                 "unsigned_digit": int(unsigned),
                 "weight": (1 << exponent) * (-1 if rng.random() < 0.3 else 1),

@@ -12,12 +12,12 @@ from cocotb.triggers import ReadOnly, RisingEdge
 from rtl.cells import Accumulator, Select
 from rtl.cluster import Cluster
 from rtl.config import ACC_BITS, BEAT_WORDS, LANES, TAPS, WORD_CHANNELS, AcceleratorConfig
-from rtl.control import DRAIN_ROWS, ROW_BANKS, SIDE, step, stream_fill, table_step, weight_fill
+from rtl.control import DRAIN_ROWS, ROW_BANKS, Shift, step, stream_fill, table_step, weight_fill
 from rtl.pe import processing_element
 from rtl.result import ResultBank
 from rtl.table import SubsetSums
 from rtl.timing import array_timing
-from sim.tests.array_model import ClusterModel
+from sim.tests.array_model import ClusterModel, random_choice
 from sim.tests.bench import compiled, run
 from sim.tests.streams import start
 
@@ -102,9 +102,7 @@ async def passes(dut):
             for plane in range(planes):
                 s = {
                     "addr": rng.integers(0, CONFIG.stream_depth, (ROW_BANKS, BEAT_WORDS)).tolist(),
-                    "column": rng.integers(BEAT_WORDS, size=SIDE).tolist(),
-                    "row": rng.integers(ROW_BANKS, size=SIDE).tolist(),
-                    "kill": int(rng.integers(1 << TAPS)) if rng.random() < 0.3 else 0,
+                    **random_choice(rng),
                     "context": context,
                     "weight": int(rng.choice([-1, 1])) << int(rng.integers(16)),
                     "upper": int(rng.integers(2)),
@@ -119,6 +117,7 @@ async def passes(dut):
                 script.at(cycle + TIMING.column, "column", packed(BANKS["column"], s["column"]))
                 script.at(cycle + TIMING.row, "row", packed(BANKS["row"], s["row"]))
                 script.at(cycle + TIMING.row, "kill", s["kill"])
+                script.at(cycle + TIMING.shift, "shift", Shift.const(s["shift"]).as_value().value)
                 script.at(cycle + TIMING.context, "context", context)
                 for working in range(LATENCY):
                     script.values[cycle + TIMING.context + working]["active"] = 1

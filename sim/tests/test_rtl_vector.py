@@ -141,14 +141,14 @@ def _first(d: Descriptor, name: str) -> int:
 
 BAD = {
     "an unknown source": (Error.FLAGS, {"vector_source": 4}),
-    "an unknown control": (Error.FLAGS, {"vector_controls": 64}),
+    "an unknown control": (Error.FLAGS, {"vector_controls": 128}),
     "a flag of products": (Error.FLAGS, {"flags": Flag.STREAM_TABLE}),
     "too wide": (Error.SHAPE, {"width": 65}),
     "no rows": (Error.SHAPE, {"height": 0}),
     "too many planes": (Error.SHAPE, {"v_planes": 19}),
     "a mask that is not there": (Error.SHAPE, {"vector_controls": int(Pass.MASKED), "mask_planes": 0}),
     "a crooked address": (Error.ALIGNMENT, {"q_base": 4}),
-    "a reserved byte": (Error.RESERVED, {"vector_reserved": 1}),
+    "a reserved byte": (Error.RESERVED, {"product_reserved": 1}),
 }
 
 

@@ -90,6 +90,37 @@ def decoder(name: str):
     return decode
 
 
+def as_gradient(rng, d: Descriptor) -> Descriptor:
+    """A weight gradient of about the sizes of a convolution; it may be a wrong one."""
+    side, words = int(rng.choice([1, 3])), -(-d.width // 16)
+    rows = int(rng.integers(1, 9 // words + 1))
+    pad = side // 2
+    fields = {
+        "opcode": Opcode.WGRAD,
+        "out_height": side**2,
+        "out_width": 16,
+        "tile_rows": int(rng.integers(1, side**2 + 1)),
+        "row_groups": -(-(rows + 2 * pad) * words // 3),
+        **dict.fromkeys(("pad_top", "pad_left"), pad),
+        **dict.fromkeys(("stride", "tile_samples", "row_blocks"), 1),
+        "stuffed": 0,
+        "images": int(rng.integers(1, 9)),
+        "stream_block_rows": rows,
+        "stream_stride_k": 8 * int(rng.integers(1 << 12)),
+        "stationary_order": Order.WORDS,
+        "stationary_stride_d": int(rng.integers(1 << 12)),
+    }
+    return Descriptor(**{**vars(d), **fields})
+
+
+def sound_gradient(rng) -> Descriptor:
+    """One of nine taps, without tables."""
+    while True:
+        d = as_gradient(rng, descriptor(rng, flags=0, height=9, width=9))
+        if d.pad_top and check(CONFIG, d) == Error.NONE:
+            return d
+
+
 def descriptor(rng, **changes) -> Descriptor:
     """A random valid descriptor."""
     while True:
@@ -128,6 +159,11 @@ def descriptor(rng, **changes) -> Descriptor:
             stream_table=TABLE + int(rng.integers(40)),
             stationary_table=TABLE + 60 + int(rng.integers(4)),
         )
+        if not flat and rng.random() < 0.3:
+            d = as_gradient(rng, d)
+            if check(CONFIG, d) == check(CONFIG, Descriptor(**{**vars(d), "flags": 0, "stream_bits": 7})) == Error.NONE:
+                return Descriptor(**{**vars(d), **changes})
+            continue
         d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
         span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
         d.row_groups = 3 if flat else -(-span // 3)
@@ -224,14 +260,19 @@ async def fences(dut):
         dut.completed.value = number + 1
 
 
+#: Any of these is wrong with a weight gradient.
+GRADIENT_FAULTS = {
+    **{"out_height": 3, "out_width": 17, "stride": 2, "stuffed": 1, "k_tail": 2, "images": 0, "width": 65},
+    **{"pad_left": 0, "pad_top": 0, "stream_block_rows": 10, "row_groups": 1, "stationary_order": Order.TURNED},
+}
+
 BAD = (
     (Error.OPCODE, {"opcode": 0}),
     (Error.OPCODE, {"opcode": 0x101}),
     *((Error.FLAGS, {"flags": 1 << bit}) for bit in (6, 15)),
-    *((Error.FLAGS, {name: 3}) for name in ("out_format", "stationary_order")),
+    *((Error.FLAGS, {name: 4}) for name in ("out_format", "stationary_order")),
     *((Error.RESERVED, {place.name: 1}) for place in Descriptor.places if place.field.name == "reserved"),
     (Error.RESERVED, {"spare_reserved": 1 << 63}),
-    (Error.RESERVED, {"stream_filling": 1}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
     (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
     (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_BYTE}),
@@ -249,6 +290,7 @@ BAD = (
     (Error.SHAPE, {"row_blocks": 60000}),
     (Error.SHAPE, {"tile_samples": 255}),
     (Error.SHAPE, {"row_groups": 1000}),
+    *((Error.SHAPE, {"opcode": Opcode.WGRAD, name: value}) for name, value in GRADIENT_FAULTS.items()),
 )
 
 
@@ -259,7 +301,8 @@ async def errors(dut):
     for error, changes in BAD:
         good = descriptor(b.rng)
         good.flags &= ~(Flag.STREAM_TABLE | Flag.STATIONARY_TABLE)
-        bad = Descriptor(**{**vars(good), **changes})
+        base = sound_gradient(b.rng) if "opcode" in changes and changes["opcode"] == Opcode.WGRAD else good
+        bad = Descriptor(**{**vars(base), **changes})
         first, _ = tiles_of(CONFIG, good, b.memory)
         before_stop, stop = tiles_of(CONFIG, bad, b.memory)
         assert stop == error

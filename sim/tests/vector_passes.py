@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtl.config import BEAT_BYTES, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS
+from rtl.config import BEAT_BYTES, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_BYTES, WORD_CHANNELS
 from rtl.isa import Descriptor, Opcode, Pass, Sink, Source
 from rtl.lane import A_BITS, B_BITS, C_BITS, MOST_SHIFT
 from rtl.tiles import VectorTile
 from rtl.vector_block import (
     COEFFICIENTS_BYTES,
     MOST_DIGITS_PLANES,
-    MOST_DIGITS_WIDTH,
     MOST_DROPPED,
     MOST_PLANES,
     MOST_WIDTH,
@@ -89,7 +88,7 @@ def drawn_pass(rng: np.random.Generator, space: Space, **fixed) -> Descriptor:
         planes["mask"] = 1
     if sink == Sink.DIGITS:
         planes["q"] = min(planes["q"], MOST_DIGITS_PLANES)
-    width = one_of(1, (MOST_DIGITS_WIDTH if sink else MOST_WIDTH) if chance() else 9)
+    width = one_of(1, MOST_WIDTH if chance() else 9)
     samples, blocks = one_of(1, 3), one_of(1, 3)
     fields = {
         "opcode": Opcode.VECTOR,
@@ -106,6 +105,7 @@ def drawn_pass(rng: np.random.Generator, space: Space, **fixed) -> Descriptor:
         "vector_top": one_of(1, (1 << one_of(1, MOST_PLANES)) - 1) if chance() else (1 << MOST_PLANES) - 1,
         "vector_shift": one_of(0, MOST_SHIFT if chance() else 12),
         "vector_dropped": one_of(0, MOST_DROPPED),
+        "vector_stride_d": one_of(4, 12) * chance(),
         **{f"{name}_planes": number for name, number in planes.items()},
         **{f"{name}_signed": int(chance()) for name in TENSORS},
     }
@@ -123,10 +123,11 @@ def _place(rng: np.random.Generator, space: Space, d: Descriptor, name: str) -> 
     size = BEAT_BYTES * row_beats(d, name)
     sizes = {"n": d.samples, "c": d.k_blocks, "y": d.height}
     order = [str(axis) for axis in rng.permutation(list(sizes))]
-    strides, base = {"y": BEAT_BYTES * d.width}, 0
+    strides, base = {"y": BEAT_BYTES * d.width * (2 if d.vector_controls & Pass.SPREAD else 1)}, 0
     if name == "q" and d.vector_sink == Sink.DIGITS:
-        size = WEIGHT_TILE_BYTES * -(-d.q_planes // DIGIT_BITS)
-        if d.height * strides["y"] <= WEIGHT_TILE_BYTES:  # rows lie between the digits of the first
+        apart = d.vector_stride_d * WORD_BYTES or WEIGHT_TILE_BYTES
+        size = apart * -(-d.q_planes // DIGIT_BITS)
+        if d.height * strides["y"] <= apart:  # rows lie between the digits of the first
             order.remove("y")
     for axis in order:
         strides[axis] = size + BEAT_BYTES * int(rng.integers(3))
