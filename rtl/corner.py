@@ -41,7 +41,7 @@ class Corner(wiring.Component):
     """
 
     #: From a word's last beat to its first on `fill`.
-    LATENCY = 4
+    LATENCY = 5
     #: Words that wait when no more may come: some are still on their way.
     ENOUGH = WORDS // 4
 
@@ -117,7 +117,7 @@ class Corner(wiring.Component):
             ]
 
         made = words.i.payload
-        m.d.comb += [
+        m.d.sync += [
             words.i.valid.eq(self.valid & ends & current.whole),
             made.clusters.eq(current.clusters),
             *(made[name].eq(signal) for name, signal in here.items()),
@@ -132,12 +132,13 @@ class Corner(wiring.Component):
         step = Signal(ceil_log2(SIDE))
         word = Signal(ceil_log2(WORDS))
         waiting = Signal(range(WORDS // 2 + 1))
+        left = Signal()
         leaves = words.o.valid & step.all()
         with m.If(words.o.valid):
             m.d.sync += step.eq(step + 1)
         with m.If(leaves):
             m.d.sync += word.eq(word + 1)
-        m.d.sync += waiting.eq(waiting + words.i.valid - leaves)
+        m.d.sync += [left.eq(leaves), waiting.eq(waiting + words.i.valid - left)]
         m.d.comb += [words.o.ready.eq(step.all()), self.hold.eq(waiting[exact_log2(self.ENOUGH) :].any())]
         return step, word
 

@@ -70,20 +70,15 @@ class GradientTaps(wiring.Component):
             m.d.sync += kx.eq(Mux(last, 0, kx + 1))
 
         # Words before the tap's: its rows' above. Three of them are a group.
-        places = [
-            Cat(Const(ky * words % ROW_BANKS, 2), Const(ky * words // ROW_BANKS, 2))
-            for words in range(8)
-            for ky in range(4)
-        ]
-        bank, turn = Signal(2), Signal(2)
-        m.d.comb += Cat(bank, turn).eq(Array(places)[Cat(next_ky, tile.words)])
-        row_words = tile.row_words
-        m.d.sync += [
-            ky.eq(next_ky),
-            self.place.bank.eq(bank),
-            self.place.turn.eq(turn),
-            self.place.group.eq(Mux(turn[1], row_words << 1, Mux(turn[0], row_words, 0))),
-        ]
+        rows = [Signal(Place, name=f"place{y}") for y in range(1, SIDE)]
+        for y, place in enumerate(rows, start=1):
+            bank_and_group = Array(Cat(Const(y * n % ROW_BANKS, 2), Const(y * n // ROW_BANKS, 2)) for n in range(8))
+            words = tile.row_words
+            m.d.sync += [
+                Cat(place.bank, place.turn).eq(bank_and_group[tile.words]),
+                place.group.eq(Mux(place.turn[1], words << 1, Mux(place.turn[0], words, 0))),
+            ]
+        m.d.sync += [ky.eq(next_ky), self.place.eq(Mux(next_ky[1], rows[1], Mux(next_ky[0], rows[0], 0)))]
 
         sides = tile.gradient & tile.padded
         form = Signal(Form)

@@ -67,7 +67,9 @@ class Issue(wiring.Component):
         pieces = Countdown(len(tile.runs), "pieces")
         images = Countdown(len(tile.side), "images")  # whose rows lie in one word
         m.submodules.blocks = parts = GradientBlocks(self._config)
+        rows = Signal.like(tile.runs)  # that are read one by one
         m.d.comb += parts.tile.eq(tile)
+        m.d.sync += rows.eq(Mux(tile.gradient, parts.rows, tile.runs))
         weight = Signal()  # the slot is one of the weight buffer
         free = Signal()  # and may be filled
         noted = Signal()  # a command has been taken, its note is due
@@ -89,10 +91,8 @@ class Issue(wiring.Component):
             m.d.sync += images.start(Mux(tile.gradient & ~weight, parts.images, 1))
             with m.If(weight):
                 m.d.sync += pieces.start(row_parts)
-            with m.Elif(tile.gradient):
-                m.d.sync += pieces.start(parts.rows)
             with m.Elif(~tile.flat):
-                m.d.sync += pieces.start(tile.runs)
+                m.d.sync += pieces.start(rows)
             with m.Elif(blocks.last):
                 m.d.sync += pieces.start(tile.k_tail)
             with m.Else():
@@ -222,9 +222,8 @@ class Issue(wiring.Component):
         ]
         with m.If(at["TILE"]):
             m.d.sync += [stream_addr.eq(tile.stream_addr), block_addr.eq(tile.stationary_addr)]
-        slot_addr = Mux(weight, digit_addr, Mux(tile.gradient, parts.address, stream_addr))
         with m.If(at["SLOT"]):
-            m.d.sync += [place.eq(slot_addr) for place in (addr, piece_addr, sample_addr)]
+            m.d.sync += [place.eq(Mux(weight, digit_addr, stream_addr)) for place in (addr, piece_addr, sample_addr)]
         with m.If(at["PIECE"]):
             following = Mux(row_done, piece_addr, addr) + Mux(row_done, piece_stride, tile.stream_stride_c)
             m.d.sync += addr.eq(following)
@@ -243,6 +242,10 @@ class Issue(wiring.Component):
                 block_addr.eq(block_addr + tile.stationary_stride_k),
                 stream_addr.eq(stream_addr + stream_stride),
             ]
+        gradient = Signal()
+        m.d.sync += gradient.eq(tile.gradient)
+        with m.If(gradient):
+            m.d.sync += stream_addr.eq(parts.address)
         return addr
 
     def _note(self, m: Module, weight, at, row_done, parts: GradientBlocks) -> None:

@@ -99,6 +99,8 @@ class Weights(wiring.Component):
         m.d.comb += [here.eq(Mux(beat.first, 0, offset)), step.eq(1)]
         if self._config.square:
             last = row.all()
+            lowest = Signal()  # the last row of taps; it has been there since the tap's first beats
+            m.d.sync += lowest.eq(offset >= TAPS - SIDE)
             with m.If(beat.order == Order.TAPS):  # rows are nine beats apart, and the last tap comes first
                 m.d.comb += step.eq(Mux(last, -(WORD_CHANNELS - 1) * TAPS - 1, TAPS))
                 with m.If(beat.first):
@@ -106,7 +108,7 @@ class Weights(wiring.Component):
             with m.If(beat.order == Order.TURNED):
                 m.d.comb += step.eq(last)
             with m.If(beat.order == Order.WORDS):  # three taps on; from the last row of taps to the first
-                m.d.comb += step.eq(Mux(last, Mux(here >= TAPS - SIDE, -(TAPS - SIDE - 1), SIDE), 0))
+                m.d.comb += step.eq(Mux(last, Mux(lowest, -(TAPS - SIDE - 1), SIDE), 0))
         with m.If(self.i.valid):
             m.d.sync += offset.eq(here + step)
         with m.If(self.i.valid & beat.full):

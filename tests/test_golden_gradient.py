@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from gradients import Trial
 
+from host.plan.memory import Region
+from host.step.gradient import Operand, WeightGradient
+from host.step.places import Place
 from rtl.config import AcceleratorConfig
 from rtl.isa import Error, Order
 from sim.golden import check, execute
@@ -29,6 +32,14 @@ def test_sums_over_all_positions(seed, width):
 def test_images_too_wide_for_the_buffers(rng):
     with pytest.raises(ValueError, match="no tile of a weight gradient"):
         Trial.drawn(rng, AcceleratorConfig.preset("tiny", rows=16), width=64, side=3, bits=(4, 16))
+
+
+def test_more_images_than_a_descriptor_counts():
+    n = 1 << 16
+    place = Place(Region(0, 0), 8, 8, 8)
+    operand = Operand((n, 16, 1, 16), 4, True, place)
+    with pytest.raises(ValueError, match="65536 images"):
+        WeightGradient(CONFIG, operand, operand, (16, 16, 1, 1), 1)
 
 
 #: What is wrong with a gradient of images of 16 columns.

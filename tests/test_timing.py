@@ -25,7 +25,7 @@ def test_a_slower_element_moves_what_comes_after_it(monkeypatch):
     monkeypatch.setitem(pe.ELEMENTS, "table", SlowPE)
     slow = array_timing(CONFIG)
     moved = [b - a for a, b in zip(astuple(usual), astuple(slow), strict=True)]
-    assert moved == [0, 0, 0, 1, 2, 2, 2, 2]  # column, row, context; bias; weight, read, select, store
+    assert moved == [0, 0, 0, 0, 1, 2, 2, 2, 2]  # column, row, shift, context; bias; weight, read, select, store
     assert slow.result_full == usual.result_full + 2
     assert (slow.stream_free, slow.context_free, slow.reuse) == (usual.stream_free, usual.context_free, usual.reuse)
 

@@ -18,6 +18,9 @@ from rtl.limits import WORD_POSITIONS, images_of_word, plane_pitch, result_posit
 
 Shape = tuple[int, int, int, int]
 
+#: Words of a digit that a descriptor can name.
+_MOST_WORDS = 0xFFFF
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -33,7 +36,7 @@ class Operand:
 class WeightGradient:
     """The gradient of a kernel (M, C, k, k) from that at the results, g (N, M, H', W'), and from x (N, C, H, W).
 
-    Raises ValueError if no tile of it fits the buffers.
+    Raises ValueError if no tile of it fits the buffers, or if there are too many images for a descriptor.
     """
 
     config: AcceleratorConfig
@@ -43,6 +46,11 @@ class WeightGradient:
     stride: int
 
     def __post_init__(self) -> None:
+        if self.digit_words > _MOST_WORDS:
+            n = self.x.shape[0]
+            raise ValueError(
+                f"{n} images of a weight gradient are more than {_MOST_WORDS} words; a smaller --micro-batch has less"
+            )
         if self.tile_rows < 1 or self.words * self.block_rows > TAPS or not self._fits(self.block_rows):
             raise ValueError(f"no tile of a weight gradient of {self.x.shape} in {self.x.bits} bits fits the buffers")
 
