@@ -162,7 +162,8 @@ class Corner(wiring.Component):
 
         # Beside them goes what is known of the word.
         layout = data.StructLayout({"valid": 1, "step": len(step), "word": self._word_layout()})
-        first, second = Signal(layout, name="first"), Signal(layout, name="second")
+        first = Signal(layout, name="first")
+        second = Signal(layout, name="second")
         m.d.sync += [first.valid.eq(offered), first.step.eq(step), first.word.eq(word), second.eq(first)]
         nibbles = _turned(Cat(found), first.step, Value.rotate_right)
         beat = Signal(BEAT_BITS, reset_less=True)  # the words of four channels

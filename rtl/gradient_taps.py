@@ -57,7 +57,8 @@ class GradientTaps(wiring.Component):
     def _walk(self, m: Module):
         """Where the present tap's words lie. Returns its row."""
         tile, move = self.tile, self.move
-        ky, kx = Signal(2), Signal(2)
+        ky = Signal(2)
+        kx = Signal(2)
         first = Signal(data.StructLayout({"kx": 2, "ky": 2}))
         m.d.sync += first.eq(Array(Cat(Const(t % SIDE, 2), Const(t // SIDE, 2)) for t in range(TAPS))[tile.first_tap])
         starts = self.begin | move.image_end
@@ -109,11 +110,13 @@ class GradientTaps(wiring.Component):
             here.eq(Mux(last, rest, tile.block_words)),
         ]
 
-        # Of the words that the first row of taps meets, and from there those of the present one.
+        # First word that the first row of taps meets, and words from it to the image's end; then of the present row.
         pad = Mux(tile.padded, tile.words, 0)
-        top, to_bottom = Signal(WORD), Signal(WORD)
+        top = Signal(WORD)
+        to_bottom = Signal(WORD)
         ahead = Signal(4)
-        word, behind = Signal(WORD), Signal(WORD)  # the first word of the tap, and words from it to the image's end
+        word = Signal(WORD)
+        behind = Signal(WORD)
         m.d.comb += ahead.eq(Mux(ky[1], tile.words << 1, Mux(ky[0], tile.words, 0)))
         m.d.sync += [
             top.eq(above - pad),

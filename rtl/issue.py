@@ -204,6 +204,8 @@ class Issue(wiring.Component):
         part_stride = Signal(ADDRESS_BITS)
         row_stride = Signal(ADDRESS_BITS)
         stream_stride = Signal(ADDRESS_BITS)
+        next_addr = Signal(ADDRESS_BITS)  # of the next run: what it follows from has been there since the command
+        m.d.sync += next_addr.eq(Mux(row_done, piece_addr, addr) + Mux(row_done, piece_stride, tile.stream_stride_c))
         # Strides follow the tile and the kind of slot by a cycle or two, long before they are used.
         others = Mux(tile.flat, tile.stream_stride_c << exact_log2(TAPS - 1), 0)  # channel blocks of a k block
         m.d.sync += [
@@ -225,10 +227,9 @@ class Issue(wiring.Component):
         with m.If(at["SLOT"]):
             m.d.sync += [place.eq(Mux(weight, digit_addr, stream_addr)) for place in (addr, piece_addr, sample_addr)]
         with m.If(at["PIECE"]):
-            following = Mux(row_done, piece_addr, addr) + Mux(row_done, piece_stride, tile.stream_stride_c)
-            m.d.sync += addr.eq(following)
+            m.d.sync += addr.eq(next_addr)
             with m.If(row_done):
-                m.d.sync += piece_addr.eq(following)
+                m.d.sync += piece_addr.eq(next_addr)
         with m.If(at["SAMPLE"]):
             m.d.sync += [place.eq(sample_addr + sample_stride) for place in (addr, piece_addr, sample_addr)]
         with m.If(at["STATIONARY"]):
@@ -285,7 +286,8 @@ class Issue(wiring.Component):
         # A piece takes one row bank, or as many as a row of a gradient has words.
         ahead = Signal(3)
         m.d.sync += ahead.eq(Mux(tile.gradient, tile.words, 1))
-        following, groups = Signal(range(ROW_BANKS)), Signal(2)
+        following = Signal(range(ROW_BANKS))
+        groups = Signal(2)
         m.d.comb += Cat(following, groups).eq(after_words(bank, ahead))
         with m.If(at["PIECE"] & ~row_done):
             m.d.sync += entry.eq(entry + parts.image_beats)

@@ -96,7 +96,8 @@ class StreamBuffer(wiring.Component):
 
     def _shift(self, m: Module, plane) -> None:
         """Third level: lanes of a weight gradient change places with their neighbours."""
-        left, right = Signal(), Signal()
+        left = Signal()
+        right = Signal()
         m.d.sync += [left.eq(self.shift.left), right.eq(self.shift.right)]
         # Between which lanes a row of an image goes on: lanes of a word, by their number, and neighbouring words.
         form = self.shift.form

@@ -65,13 +65,15 @@ class Walk(wiring.Component):
 
         running = Signal()
         index = Signal(range(MAX_BITS))
+        following = Signal(range(MAX_BITS))  # index of the next plane of the position
         first = Signal()  # plane of its position
         last = Signal()
         m.d.sync += [
             running.eq(self.begin | running & ~self.done),
             first.eq(self.begin | last),
-            index.eq(Mux(self.begin | last, 0, index + 1)),
-            last.eq(Mux(self.begin | last, self.last_index == 0, index + 1 == self.last_index)),
+            index.eq(Mux(self.begin | last, 0, following)),
+            following.eq(Mux(self.begin | last, 1, following + 1)),
+            last.eq(Mux(self.begin | last, self.last_index == 0, following == self.last_index)),
         ]
 
         advance = Signal()
