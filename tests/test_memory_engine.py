@@ -155,8 +155,7 @@ def test_a_run_in_memory_is_one_of_arrays_and_says_what_the_host_did(tmp_path):
     assert work.keys() == kinds
     assert all(kind["seconds"] > 0 for kind in work.values())
     assert work["head"]["write_bytes"] == work["head"]["read_bytes"] == work["descriptors"]["read_bytes"] == 0
-    # Sums for the coefficients and the codes of weights, no tensors of a batch.
-    assert {name for name, kind in work.items() if kind["read_bytes"]} == {"coefficients", "weight digits"}
+    assert {name for name, kind in work.items() if kind["read_bytes"]} == {"coefficients"}  # sums
 
 
 # Memory and descriptors ---------------------------------------------------------------------------------------------
