@@ -67,9 +67,34 @@ def drawn_product(
         d.tile_rows = 1 if flat else up_to(d.out_height)
         span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
         d.row_groups = 3 if flat else -(-span // 3)
+        if config.square and not flat and rng.random() < 0.3:
+            d = as_gradient(rng, d)
         d.out_stride_m = d.out_height * d.out_width * config.rows * Format(d.out_format).nbytes
         d.out_stride_n = d.out_stride_m * (d.row_blocks << d.log2_row_parts)
         # Windows of many planes do not always fit the small buffers: take what does, whatever a table may say.
         widest = replace(d, flags=Flag(0), stream_bits=table_bits)
         if check(config, d) == check(config, widest) == Error.NONE:
             return d
+
+
+def as_gradient(rng: np.random.Generator, d: Descriptor) -> Descriptor:
+    """A weight gradient of about the sizes of a convolution; it may be a wrong one."""
+    side, words = int(rng.choice([1, 3])), -(-d.width // 16)
+    rows = int(rng.integers(1, 9 // words + 1))
+    pad = side // 2
+    fields = {
+        "opcode": Opcode.WGRAD,
+        "out_height": side**2,
+        "out_width": 16,
+        "tile_rows": int(rng.integers(1, side**2 + 1)),
+        "row_groups": -(-(rows + 2 * pad) * words // 3),
+        **dict.fromkeys(("pad_top", "pad_left"), pad),
+        **dict.fromkeys(("stride", "tile_samples", "row_blocks"), 1),
+        "stuffed": 0,
+        "images": int(rng.integers(1, 9)),
+        "stream_block_rows": rows,
+        "stream_stride_k": 8 * int(rng.integers(1 << 8)),
+        "stationary_order": Order.WORDS,
+        "stationary_stride_d": int(rng.integers(1 << 6)),
+    }
+    return Descriptor(**{**vars(d), **fields})

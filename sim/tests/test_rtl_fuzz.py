@@ -98,7 +98,7 @@ class Fuzz:
     def noise(self) -> Descriptor:
         """Any bytes, with an opcode that there is."""
         raw = self._rng.integers(0, 256, DESCRIPTOR_BYTES, dtype=np.uint8)
-        return replace(Descriptor.unpack(raw), opcode=int(self._rng.integers(1, 4)), flags=int(Flag.FENCE))
+        return replace(Descriptor.unpack(raw), opcode=int(self._rng.choice(list(Opcode))), flags=int(Flag.FENCE))
 
     def drawn(self) -> tuple[str, Descriptor]:
         """A descriptor that a simulator can wait for, and its kind."""

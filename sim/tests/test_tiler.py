@@ -19,6 +19,7 @@ from rtl.tiler import Tiler
 from rtl.tiles import exec_tile, load_tile, store_tile
 from sim.golden import check
 from sim.tests.bench import compiled, run
+from sim.tests.products import as_gradient
 from sim.tests.streams import StreamSink, StreamSource, start
 from sim.tile_model import records, tiles_of
 
@@ -88,29 +89,6 @@ def decoder(name: str):
         return {key: int(getattr(fields, key)) for key in layout.members}
 
     return decode
-
-
-def as_gradient(rng, d: Descriptor) -> Descriptor:
-    """A weight gradient of about the sizes of a convolution; it may be a wrong one."""
-    side, words = int(rng.choice([1, 3])), -(-d.width // 16)
-    rows = int(rng.integers(1, 9 // words + 1))
-    pad = side // 2
-    fields = {
-        "opcode": Opcode.WGRAD,
-        "out_height": side**2,
-        "out_width": 16,
-        "tile_rows": int(rng.integers(1, side**2 + 1)),
-        "row_groups": -(-(rows + 2 * pad) * words // 3),
-        **dict.fromkeys(("pad_top", "pad_left"), pad),
-        **dict.fromkeys(("stride", "tile_samples", "row_blocks"), 1),
-        "stuffed": 0,
-        "images": int(rng.integers(1, 9)),
-        "stream_block_rows": rows,
-        "stream_stride_k": 8 * int(rng.integers(1 << 12)),
-        "stationary_order": Order.WORDS,
-        "stationary_stride_d": int(rng.integers(1 << 12)),
-    }
-    return Descriptor(**{**vars(d), **fields})
 
 
 def sound_gradient(rng) -> Descriptor:
