@@ -45,9 +45,7 @@ class _Beats(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        super().__init__(
-            {"i": In(stream.Signature(_burst(config))), "o": Out(stream.Signature(beat_read(config)))}
-        )
+        super().__init__({"i": In(stream.Signature(_burst(config))), "o": Out(stream.Signature(beat_read(config)))})
 
     def elaborate(self, platform):
         m = Module()

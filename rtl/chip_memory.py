@@ -66,35 +66,40 @@ class ChipMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        _take_turns(m, "read", self.reads)
-        _take_turns(m, "write", self.writes)
-        words, whose, beyond, last = zip(*(self._bank(m, number) for number in range(BANKS)), strict=True)
-        for user, beats in enumerate(self.beats):
-            # A user asks for one beat at a time, so no more than one bank has one for it.
-            is_odd = whose[1][user]
-            m.d.comb += [
-                beats.valid.eq(whose[0][user] | is_odd),
-                beats.payload.data.eq(Mux(is_odd, words[1], words[0])),
-                beats.payload.resp.eq(Mux(Mux(is_odd, beyond[1], beyond[0]), DECERR, OKAY)),
-                beats.payload.last.eq(Mux(is_odd, last[1], last[0])),
-            ]
+        banks = []
+        for number in range(BANKS):
+            m.submodules[f"bank{number}"] = bank = Bank(chip_beats(self._config) // BANKS)
+            banks.append(bank)
+        self._reads(m, banks)
+        self._writes(m, banks)
         return m
 
-    def _bank(self, m: Module, number: int) -> tuple:
-        """Every `BANKS`-th beat. What it has read: the word, a bit for each user whose it is, beyond, last."""
-        m.submodules[f"bank{number}"] = bank = Bank(chip_beats(self._config) // BANKS)
-        hits, read = _for_bank(self.reads, number)
-        notes = Cat(*hits, read.beyond, read.last)
-        notes = delayed(m, notes, READ_LATENCY, f"note{number}", control=True)
-        m.d.comb += bank.read_at.eq(read.at[1:])
-        hits, write = _for_bank(self.writes, number)
-        m.d.comb += [
-            bank.write_at.eq(write.at[1:]),
-            bank.write_data.eq(write.data),
-            bank.write_on.eq(Cat(hits).any() & write.on),
-        ]
-        users = len(self.reads)
-        return bank.read_data, notes[:users], notes[users], notes[users + 1]
+    def _reads(self, m: Module, banks: list[Bank]) -> None:
+        chosen = _take_turns(m, "read", self.reads)
+        places = [delayed(m, each.payload.at[1:], 1, f"read_at{user}") for user, each in enumerate(self.reads)]
+        for bank, second in zip(banks, chosen, strict=True):
+            m.d.comb += bank.read_at.eq(Mux(second, places[-1], places[0]))
+        for user, (request, beats) in enumerate(zip(self.reads, self.beats, strict=True)):
+            wanted = request.payload
+            note = Cat(request.valid & request.ready, wanted.at[0], wanted.beyond, wanted.last)
+            taken, is_odd, beyond, last = delayed(m, note, READ_LATENCY, f"note{user}", control=True)
+            m.d.comb += [
+                beats.valid.eq(taken),
+                beats.payload.data.eq(Mux(is_odd, banks[1].read_data, banks[0].read_data)),
+                beats.payload.resp.eq(Mux(beyond, DECERR, OKAY)),
+                beats.payload.last.eq(last),
+            ]
+
+    def _writes(self, m: Module, banks: list[Bank]) -> None:
+        chosen = _take_turns(m, "write", self.writes)
+        beats = [delayed(m, each.payload, 1, f"write{user}") for user, each in enumerate(self.writes)]
+        for number, (bank, second) in enumerate(zip(banks, chosen, strict=True)):
+            on = [each.valid & each.ready & each.payload.on & (each.payload.at[0] == number) for each in self.writes]
+            m.d.comb += [
+                bank.write_at.eq(Mux(second, beats[-1].at[1:], beats[0].at[1:])),
+                bank.write_data.eq(Mux(second, beats[-1].data, beats[0].data)),
+                bank.write_on.eq(delayed(m, Cat(on).any(), 1, f"write_on{number}", control=True)),
+            ]
 
 
 class Bank(wiring.Component):
@@ -103,7 +108,7 @@ class Bank(wiring.Component):
     Members
     -------
     read_at : In, read_data : Out
-        `READ_LATENCY` cycles later.
+        Three cycles later.
     write_at, write_data, write_on : In
         Read from the next cycle on.
     """
@@ -123,53 +128,43 @@ class Bank(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        read_at = delayed(m, self.read_at, 1, "read_at")
-        write_at = delayed(m, self.write_at, 1, "write_at")
-        write_data = delayed(m, self.write_data, 1, "write_data")
-        write_on = delayed(m, self.write_on, 1, "write_on", control=True)
         low = (PART - 1).bit_length()
         words = []
         for part, start in enumerate(range(0, self._depth, PART)):
-            m.submodules[f"part{part}"] = memory = Memory(
-                shape=BEAT_BITS, depth=min(PART, self._depth - start), init=[]
-            )
+            depth = min(PART, self._depth - start)
+            m.submodules[f"part{part}"] = memory = Memory(shape=BEAT_BITS, depth=depth, init=[])
             read, write = memory.read_port(), memory.write_port()
             word = Signal(BEAT_BITS, name=f"word{part}", reset_less=True)
-            m.d.sync += word.eq(read.data)
             m.d.comb += [
-                read.addr.eq(read_at),
+                read.addr.eq(self.read_at),
                 read.en.eq(1),
-                write.addr.eq(write_at),
-                write.data.eq(write_data),
-                write.en.eq(write_on & (write_at[low:] == part)),
+                write.addr.eq(self.write_at),
+                write.data.eq(self.write_data),
+                write.en.eq(self.write_on & (self.write_at[low:] == part)),
             ]
+            m.d.sync += word.eq(read.data)
             words.append(word)
-        chosen = delayed(m, read_at[low:], 2, "part")
-        m.d.sync += self.read_data.eq(Array(words)[chosen] if len(words) > 1 else words[0])
+        part = delayed(m, self.read_at[low:], 2, "part")
+        m.d.sync += self.read_data.eq(Array(words)[part] if len(words) > 1 else words[0])
         return m
 
 
-def _take_turns(m: Module, name: str, requests) -> None:
-    """Who may go: everybody, but of two that want the same bank the one that did not go the last time."""
+def _take_turns(m: Module, name: str, requests) -> list[Signal]:
+    """Who may go: everybody, but of two that want the same bank the one that did not go the last time.
+
+    Returns for each bank whether, in the next cycle, the second's request is the one that goes to it.
+    """
+    chosen = [Signal(name=f"{name}_second{number}") for number in range(BANKS)]
     for request in requests:
         m.d.comb += request.ready.eq(1)
     if len(requests) == 2:
-        first, second = requests
-        clash = Signal(name=f"{name}s_clash")
         turn = Signal(name=f"{name}_turn")
-        m.d.comb += [
-            clash.eq(first.valid & second.valid & (first.payload.at[0] == second.payload.at[0])),
-            first.ready.eq(~clash | ~turn),
-            second.ready.eq(~clash | turn),
-        ]
+        first, second = requests
+        places = [request.payload.at[0] for request in requests]
+        clash = first.valid & second.valid & (places[0] == places[1])
+        m.d.comb += [first.ready.eq(~(clash & turn)), second.ready.eq(~(clash & ~turn))]
         m.d.sync += turn.eq(turn ^ clash)
-
-
-def _for_bank(requests, number: int) -> tuple:
-    """Whose request goes to a bank in this cycle, a bit for each, and the request."""
-    hits = [each.valid & each.ready & (each.payload.at[0] == number) for each in requests]
-    payloads = [each.payload for each in requests]
-    chosen = payloads[0]
-    if len(payloads) == 2:
-        chosen = data.View(chosen.shape(), Mux(hits[1], payloads[1].as_value(), payloads[0].as_value()))
-    return hits, chosen
+        for number, signal in enumerate(chosen):
+            asked = [request.valid & (place == number) for request, place in zip(requests, places, strict=True)]
+            m.d.sync += signal.eq(asked[1] & (turn | ~asked[0]))
+    return chosen

@@ -1,4 +1,4 @@
-"""The memory on the chip behind the engines of two managers, beside an independent AXI4 memory for all other addresses."""
+"""The memory on the chip behind the engines of two managers, beside an independent AXI4 memory elsewhere."""
 
 from __future__ import annotations
 
