@@ -29,7 +29,7 @@ def test_regions_of_either_memory_and_of_both(seed):
     starts = np.array([bases[i] for i in rng.integers(len(bases), size=rng.integers(1, 3))])
     shape = *(int(size) for size in rng.integers(1, 3, 2)), int(rng.integers(1, 9))
     # Steps within a memory, back, and from the one to the other.
-    strides = tuple(int(rng.choice([8, 64, SPACE - 16, far, SPACE - far])) for _ in range(2)) + (1,)
+    strides = *(int(rng.choice([8, 64, SPACE - 16, far, SPACE - far])) for _ in range(2)), 1
     memory = Memory(ddr, chip)
     wanted = addresses(starts, shape, strides)
     values = rng.integers(0, 256, (len(starts), *shape), dtype=np.uint8)

@@ -114,7 +114,7 @@ def test_one_set_of_digits_serves_both_ways_whatever_lay_there(shape, bits):
     [("cnn-small", (3, 9, 7), {"clusters": 3, "result_depth": 32}), ("resnet8", (1, 8, 8), {"chip_kib": 64})],
 )
 def test_steps_in_memory_are_those_of_arrays(model, image, changes):
-    """Odd sizes and row blocks in several descriptors; and blocks of all kinds, with strides and shortcuts, and a chip."""
+    """Odd sizes and row blocks in several descriptors; and blocks of all kinds, some of their tensors on the chip."""
     board = vector_board(**changes)
     (found, step), (expected, _) = walked(board, model, image), walked(open_board(BOARD), model, image)
     assert isinstance(step.engine, MemoryEngine)
