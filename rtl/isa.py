@@ -49,7 +49,8 @@ channels: eight times that of the word (16 channels at one position), which coun
 channels at one position.
 
 *Addresses* are sums of base and strides modulo 2**32, so a stride may also lead backwards. Of an image the rows are
-read that windows see, each whole.
+read that windows see, each whole. Where there is a memory on the chip, all addresses from 0xC000_0000 on are its own,
+and everything that is said of DDR holds there, too; beyond its end is a bus error. The host does not reach it.
 """
 
 from __future__ import annotations
