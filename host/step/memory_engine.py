@@ -3,7 +3,8 @@
 What the host still does itself is in `host.step.interim`. Coefficients go to the board and sums come back, nothing
 else of a step.
 
-What neither the host nor a later step needs lies in the memory on the chip, if there is room at that time.
+What neither the host nor a later step needs lies in the memory on the chip, if there is room at that time. Results of
+products come first, as they are the widest and gone after the next pass: stored tensors leave room for the largest.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class MemoryEngine(Engine):
         self._board = board
         self._work = Submission(board)
         self._read: WeakKeyDictionary[Tensor, np.ndarray] = WeakKeyDictionary()
+        self._largest = 0  # bytes of results of a product that the chip could hold
 
     def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
         n, channels, height, width = codes.shape
@@ -63,7 +65,7 @@ class MemoryEngine(Engine):
         return codes.transpose(0, 3, 1, 2)
 
     def run(self, asked: VectorPass) -> Passed:
-        take = self._take if asked.kept else self._take_near
+        take = self._take if asked.kept else self._take_stored
         codes = self._planes(asked.shape, asked.bits, asked.signed, take) if asked.stored else None
         mask = self._planes(asked.shape, 1, False, take) if asked.stored and asked.relu else None
         return Passed(codes, mask, self._run(asked, codes, mask))
@@ -162,7 +164,7 @@ class MemoryEngine(Engine):
             regions = {
                 at_stream: stream.held.region,
                 at_kernel: w.held.region,
-                at_sums: self._take_near(sums.nbytes),
+                at_sums: self._take_results(sums.nbytes),
             }
             descriptors = node.at(lambda number: regions[number].address)
             self._work.add(descriptors, [regions[at_stream], regions[at_kernel]], [regions[at_sums]])
@@ -192,10 +194,19 @@ class MemoryEngine(Engine):
                 "needed; a smaller --micro-batch needs less"
             ) from None
 
-    def _take_near(self, nbytes: int) -> Region:
-        """On the chip, if there is room."""
+    def _take_results(self, nbytes: int) -> Region:
+        """For results of a product: on the chip, if there is room."""
+        if nbytes <= self._board.config.chip_bytes:
+            self._largest = max(self._largest, nbytes)
+        return self._take_near(nbytes, 0)
+
+    def _take_stored(self, nbytes: int) -> Region:
+        """For what passes store: on the chip, if there is room for the largest results as well."""
+        return self._take_near(nbytes, self._largest)
+
+    def _take_near(self, nbytes: int, spare: int) -> Region:
         try:
-            return self._board.chip.take(ceil_div(nbytes, _COPIED) * _COPIED)
+            return self._board.chip.take(ceil_div(nbytes, _COPIED) * _COPIED, spare)
         except NoRoom:
             return self._take(nbytes)
 
@@ -220,9 +231,9 @@ class MemoryEngine(Engine):
     def _raw(self, tensor: Tensor) -> np.ndarray:
         """The bytes of a tensor, which are read once."""
         if tensor not in self._read:
-            held = self._where_the_host_reads(tensor)
+            readable = self._where_the_host_reads(tensor)
             self._work.run()
-            region = held.held.region
+            region = readable.held.region
             self._read[tensor] = self._board.get(region.address, region.nbytes)
         return self._read[tensor]
 

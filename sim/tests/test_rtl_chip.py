@@ -140,7 +140,7 @@ def test_beyond_the_end(board, rng, field, error, base):
     assert not agree(CONFIG, board, work.ddr.image, work.all(*work.drawn(2)))
 
 
-@pytest.mark.parametrize("cycles", [300, 1500, 9000, 14000])
+@pytest.mark.parametrize("cycles", [300, 1500, 3000, 6000])
 def test_a_reset_in_the_middle(board, transport, rng, monkeypatch, cycles):
     """It waits for the bursts of both memories; what the chip holds stays."""
     work = Work(rng)
@@ -153,7 +153,7 @@ def test_a_reset_in_the_middle(board, transport, rng, monkeypatch, cycles):
 
     with monkeypatch.context() as patch:
         patch.setattr(transport, "wait", impatient)
-        with pytest.raises(TimeoutError, match="it has been reset"):
+        with pytest.raises(TimeoutError, match=r"completed \d of 10 .* it has been reset"):
             board.run(descriptors)
     assert not agree(CONFIG, board, work.ddr.image, descriptors)
 
