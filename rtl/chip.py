@@ -13,7 +13,7 @@ from amaranth.utils import exact_log2
 
 from .axi import ADDRESS_BITS, AXI4, DECERR, OKAY, ReadData, Response, WriteData, address_channel
 from .chip_memory import READ_LATENCY, ChipMemory, beat_read, beat_write, chip_beats, place_bits
-from .config import BEAT_BYTES, CHIP_BASE, AcceleratorConfig
+from .config import BEAT_BITS, BEAT_BYTES, CHIP_BASE, AcceleratorConfig
 from .queue import Queue
 
 #: The window is told by the uppermost bits of an address.
@@ -199,8 +199,7 @@ class WriteRouter(wiring.Component):
         m.submodules.owing = owing = Queue(1, depth)  # and one whose response is
         m.submodules.bursts = bursts = Queue(_burst(self._config), depth)
         m.submodules.places = places = _Beats(self._config)
-        held_beat = data.StructLayout({"write": beat_write(self._config), "beyond": 1, "last": 1})
-        m.submodules.held = held = Queue(held_beat, 2)
+        m.submodules.held = held = Queue(data.StructLayout({"data": BEAT_BITS, "on": 1}), 2)
         m.submodules.answers = answers = Queue(Response, depth)
         wiring.connect(m, bursts.o, places.i)
 
@@ -218,32 +217,30 @@ class WriteRouter(wiring.Component):
             owing.i.payload.eq(here),
         ]
 
-        to_chip = sending.o.valid & sending.o.payload & places.o.valid
+        to_chip = sending.o.valid & sending.o.payload
         to_port = sending.o.valid & ~sending.o.payload
-        beat = held.i.payload
         m.d.comb += [
             port.w.valid.eq(engine.w.valid & to_port),
             port.w.payload.eq(engine.w.payload),
             held.i.valid.eq(engine.w.valid & to_chip),
-            beat.write.at.eq(places.o.payload.at),
-            beat.write.data.eq(engine.w.payload.data),
-            beat.write.on.eq(engine.w.payload.strb[0] & ~places.o.payload.beyond),
-            beat.beyond.eq(places.o.payload.beyond),
-            beat.last.eq(places.o.payload.last),
+            held.i.payload.data.eq(engine.w.payload.data),
+            held.i.payload.on.eq(engine.w.payload.strb[0]),
             engine.w.ready.eq((to_port & port.w.ready) | (to_chip & held.i.ready)),
-            self.sent.eq(held.i.valid & held.i.ready),
-            places.o.ready.eq(self.sent),
             sending.o.ready.eq(engine.w.valid & engine.w.ready & engine.w.payload.last),
         ]
 
         chip = owing.o.payload
-        written = held.o.payload
+        place, write = places.o.payload, self.writes.payload
         m.d.comb += [
-            self.writes.valid.eq(held.o.valid),
-            self.writes.payload.eq(written.write),
-            held.o.ready.eq(self.writes.ready),
-            answers.i.valid.eq(held.o.valid & self.writes.ready & written.last),
-            answers.i.payload.resp.eq(Mux(written.beyond, DECERR, OKAY)),
+            self.writes.valid.eq(held.o.valid & places.o.valid),
+            write.at.eq(place.at),
+            write.data.eq(held.o.payload.data),
+            write.on.eq(held.o.payload.on & ~place.beyond),
+            held.o.ready.eq(places.o.valid & self.writes.ready),
+            places.o.ready.eq(held.o.valid & self.writes.ready),
+            self.sent.eq(self.writes.valid & self.writes.ready),
+            answers.i.valid.eq(self.sent & place.last),
+            answers.i.payload.resp.eq(Mux(place.beyond, DECERR, OKAY)),
             engine.b.valid.eq(Mux(chip, answers.o.valid, port.b.valid)),
             engine.b.payload.resp.eq(Mux(chip, answers.o.payload.resp, port.b.payload.resp)),
             answers.o.ready.eq(engine.b.ready & chip),
