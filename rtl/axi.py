@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from .config import BEAT_BITS
 
-OKAY = 0
+OKAY, DECERR = 0, 3
 ADDRESS_BITS = 32
 
 #: Normal, bufferable, modifiable memory, as Xilinx DMA engines drive it.

@@ -30,6 +30,10 @@ BEAT_BITS = 64
 BEAT_BYTES = BEAT_BITS // 8
 #: Words in a beat: neighbouring columns of one image row.
 BEAT_WORDS = BEAT_BITS // WORD_CHANNELS
+#: Where the memory on the chip begins, if there is one: all addresses from here on are its own.
+CHIP_BASE = 0xC000_0000
+#: Its size is a multiple of this, in KiB.
+CHIP_STEP_KIB = 16
 #: Width of the exact accumulators (one DSP48E1).
 ACC_BITS = 48
 #: Widest operand.
@@ -71,6 +75,8 @@ class AcceleratorConfig:
         Tiles that may wait in front of each of LOAD, EXEC and STORE.
     vector : bool
         Whether there is a vector unit; it needs 16 rows.
+    chip_kib : int
+        Memory on the chip at `CHIP_BASE`, in KiB: 0 for none, or a multiple of 16 up to 2032.
     pe : str
         `"table"`: subset sums in LUTRAM. `"popcount"`: AND and popcount, the independent cross-check.
     vendor : str
@@ -91,6 +97,7 @@ class AcceleratorConfig:
     managers: int = 1
     queue_depth: int = 4
     vector: bool = False
+    chip_kib: int = 0
     pe: str = "table"
     vendor: str = "generic"
 
@@ -118,6 +125,11 @@ class AcceleratorConfig:
         check(
             isinstance(self.vector, bool) and (self.rows == 16 or not self.vector), "vector", "true only with 16 rows"
         )
+        check(
+            self.chip_kib % CHIP_STEP_KIB == 0 and 0 <= self.chip_kib < 128 * CHIP_STEP_KIB,
+            "chip_kib",
+            f"0 or a multiple of {CHIP_STEP_KIB}, up to {127 * CHIP_STEP_KIB}",
+        )
         check(self.pe in PE_KINDS, "pe", "one of " + ", ".join(PE_KINDS))
         check(self.vendor in ("generic", "xc7"), "vendor", "generic or xc7")
 
@@ -142,6 +154,11 @@ class AcceleratorConfig:
     def lanes(self) -> int:
         """Ways out of the array, each with the sums of every `lanes`-th cluster and a manager to itself."""
         return min(self.managers, self.clusters)
+
+    @property
+    def chip_bytes(self) -> int:
+        """Size of the memory on the chip."""
+        return self.chip_kib * 1024
 
     @property
     def weight_tile_beats(self) -> int:

@@ -59,7 +59,8 @@ channels: eight times that of the word (16 channels at one position), which coun
 position.
 
 *Addresses* are sums of base and strides modulo 2**32, so a stride may also lead backwards. Of an image the rows are
-read that windows see, each whole.
+read that windows see, each whole. Where there is a memory on the chip, all addresses from 0xC000_0000 on are its own,
+and everything that is said of DDR holds there, too; beyond its end is a bus error. The host does not reach it.
 """
 
 from __future__ import annotations
@@ -225,6 +226,8 @@ COUNTERS = (
     ("descriptors", "descriptors completed"),
     ("vector_busy", "words, of 16 channels at one position, that the vector unit took"),
     ("vector_stall", "cycles in which a vector pass was in work and took none"),
+    ("chip_read_bytes", "bytes read from the memory on the chip"),
+    ("chip_write_bytes", "bytes written to it"),
 )
 COUNTER_NAMES = tuple(name for name, _ in COUNTERS)
 
@@ -247,7 +250,7 @@ class CSR(enum.IntEnum):
     COMPLETED = 0x30  #: descriptors completed since the last reset
     CONFIG0 = 0x40  #: clusters | rows << 8 | pe kind << 16 | log2(burst_beats) << 24
     CONFIG1 = 0x44  #: stream_depth | result_depth << 16
-    CONFIG2 = 0x48  #: outstanding | queue_depth << 8 | managers << 16 | vector << 24
+    CONFIG2 = 0x48  #: outstanding | queue_depth << 8 | managers << 16 | vector << 24 | chip_kib / 16 << 25
     COUNTERS = 0x80  #: low word of counter i at COUNTERS + 8 i, high word at COUNTERS + 8 i + 4
 
 
@@ -257,7 +260,7 @@ assert CSR.COUNTERS + 8 * len(COUNTERS) <= 1 << CSR_ADDRESS_BITS
 
 def config_words(config) -> tuple[int, int, int]:
     """CSRs CONFIG0..2 of an `AcceleratorConfig`."""
-    from .config import PE_KINDS
+    from .config import CHIP_STEP_KIB, PE_KINDS
 
     return (
         config.clusters
@@ -265,13 +268,17 @@ def config_words(config) -> tuple[int, int, int]:
         | PE_KINDS.index(config.pe) << 16
         | (config.burst_beats.bit_length() - 1) << 24,
         config.stream_depth | config.result_depth << 16,
-        config.outstanding | config.queue_depth << 8 | config.managers << 16 | config.vector << 24,
+        config.outstanding
+        | config.queue_depth << 8
+        | config.managers << 16
+        | config.vector << 24
+        | config.chip_kib // CHIP_STEP_KIB << 25,
     )
 
 
 def config_from_words(words: tuple[int, int, int]):
     """The `AcceleratorConfig` that CSRs CONFIG0..2 describe. Raises ValueError if they describe none."""
-    from .config import PE_KINDS, AcceleratorConfig
+    from .config import CHIP_STEP_KIB, PE_KINDS, AcceleratorConfig
 
     w0, w1, w2 = words
     kind = w0 >> 16 & 0xFF
@@ -287,5 +294,6 @@ def config_from_words(words: tuple[int, int, int]):
         outstanding=w2 & 0xFF,
         queue_depth=w2 >> 8 & 0xFF,
         managers=w2 >> 16 & 0xFF,
-        vector=bool(w2 >> 24),
+        vector=bool(w2 >> 24 & 1),
+        chip_kib=(w2 >> 25) * CHIP_STEP_KIB,
     )

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .arbiter import ReadArbiter, WriteArbiter
 from .array import ClusterArray
 from .axi import AXI4, AXILite
+from .chip import Chip
 from .config import BEAT_BYTES, AcceleratorConfig
 from .csr import RegisterBank
 from .dma import Reader, Writer
@@ -95,12 +96,18 @@ class Accelerator(wiring.Component):
         kinds.append([Error.NONE, Error.AXI_WRITE][: len(writing[-1])])
         m.submodules.stop = stop = Stop(kinds)
 
-        # Buses.
+        # Buses. The memory on the chip, if there is one, stands between the engines and the ports.
         wiring.connect(m, wiring.flipped(self.csr), csr.bus)
+        buses = [wiring.flipped(axi) for axi in self.axi]
+        if config.chip_kib:
+            chip = unit("chip", Chip(config))
+            for port, axi in zip(chip.ports, buses, strict=True):
+                wiring.connect(m, port, axi)
+            buses = chip.engines
         for engines, channels in ((readers, ("ar", "r")), (writers, ("aw", "w", "b"))):
-            for axi, engine in zip(self.axi, engines, strict=False):
+            for axi, engine in zip(buses, engines, strict=False):
                 for channel in channels:
-                    wiring.connect(m, getattr(engine, channel), wiring.flipped(getattr(axi, channel)))
+                    wiring.connect(m, getattr(engine, channel), getattr(axi, channel))
         m.d.comb += self.interrupt.eq(csr.interrupt)
 
         # Descriptors to tiles, tiles to units.
@@ -234,8 +241,8 @@ class Accelerator(wiring.Component):
         with m.If(reset):
             m.d.sync += [completed.eq(0), begun.eq(0), in_work.eq(0), none_in_work.eq(1)]
 
-        read = sum(reader.r.valid & reader.r.ready for reader in readers)
-        written = sum(writer.w.valid & writer.w.ready for writer in writers)
+        read = sum(axi.r.valid & axi.r.ready for axi in self.axi)
+        written = sum(axi.w.valid & axi.w.ready for axi in self.axi)
         events = {
             "cycles": 1,
             "busy": ~csr.idle,
@@ -247,7 +254,7 @@ class Accelerator(wiring.Component):
             "exec_stall_stream": execute.wait_stream,
             "exec_stall_table": execute.wait_table,
             "exec_stall_result": execute.wait_result,
-            "store_busy": written,
+            "store_busy": sum(writer.w.valid & writer.w.ready for writer in writers),
             "store_stall_result": store.waiting,
             "store_stall_axi": Cat(writer.waiting for writer in writers).any(),
             "read_bytes": read * BEAT_BYTES,
@@ -257,6 +264,8 @@ class Accelerator(wiring.Component):
             "descriptors": store.completed,
             "vector_busy": vector.words if config.vector else 0,
             "vector_stall": vector.waiting if config.vector else 0,
+            "chip_read_bytes": chip.beats_read * BEAT_BYTES if config.chip_kib else 0,
+            "chip_write_bytes": chip.beats_written * BEAT_BYTES if config.chip_kib else 0,
         }
         m.d.comb += [csr.events[i].eq(events[name]) for i, name in enumerate(COUNTER_NAMES)]
         return m

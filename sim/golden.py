@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -30,10 +29,8 @@ from rtl.config import (
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
 from rtl.limits import result_positions, stream_beats
 from sim.golden_gradient import gradient_agrees, gradient_operand
+from sim.golden_memory import Memory, Stop
 from sim.golden_vector import run_pass, wrong_fields
-
-#: Addresses are modulo this.
-_SPACE = 1 << 32
 
 #: Elements of the largest temporary array; more samples than fit it are computed one part after the other.
 _WORKING_SET = 1 << 22
@@ -55,14 +52,6 @@ class Completion:
     error: Error
     index: int | None
     overflows: int
-
-
-class _Stop(Exception):
-    """The ring stops at the current descriptor."""
-
-    def __init__(self, error: Error):
-        super().__init__(error.name)
-        self.error = error
 
 
 def check(config: AcceleratorConfig, d: Descriptor) -> Error:
@@ -133,7 +122,7 @@ def stream_fits(config: AcceleratorConfig, d: Descriptor, bits: int) -> bool:
     return d.tile_samples * stream_beats(d.row_groups, bits, d.width, d.opcode) <= config.stream_slot
 
 
-def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> tuple[int, np.ndarray, Error]:
+def precisions(config: AcceleratorConfig, memory: Memory, d: Descriptor) -> tuple[int, np.ndarray, Error]:
     """What a descriptor is worked with: bits of the stationary operand and of every sample, uint8; and what stops it.
 
     Bits are 0 where there is no work for the array: samples that are skipped, all from the one on that stops the
@@ -148,9 +137,10 @@ def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> 
     # The stationary operand's byte comes first: a descriptor that it skips may have tiles of any size.
     stationary = d.stationary_bits
     if d.flags & Flag.STATIONARY_TABLE:
-        if d.stationary_table >= memory.size:
-            return 0, bits, Error.AXI_FETCH
-        stationary = int(memory[d.stationary_table])
+        try:
+            stationary = memory.byte(d.stationary_table)
+        except Stop as stop:
+            return 0, bits, stop.error
         if stationary > MAX_BITS:
             return 0, bits, Error.PRECISION
         if stationary == 0:
@@ -163,10 +153,10 @@ def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> 
         bits[:] = d.stream_bits if fits else 0
         return stationary, bits, Error.NONE if fits else Error.SHAPE
     for n in range(d.samples):
-        address = (d.stream_table + n) % _SPACE
-        if address >= memory.size:
-            return stationary, bits, Error.AXI_FETCH
-        value = int(memory[address])
+        try:
+            value = memory.byte(d.stream_table + n)
+        except Stop as stop:
+            return stationary, bits, stop.error
         if value > MAX_BITS:
             return stationary, bits, Error.PRECISION
         if not stream_fits(config, d, value):
@@ -175,7 +165,9 @@ def precisions(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> 
     return stationary, bits, Error.NONE
 
 
-def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence[Descriptor]) -> Completion:
+def execute(
+    config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence[Descriptor], chip: np.ndarray | None = None
+) -> Completion:
     """Run descriptors in order, as the ring does, up to the first error.
 
     Parameters
@@ -184,41 +176,41 @@ def execute(config: AcceleratorConfig, memory: np.ndarray, descriptors: Sequence
     memory : uint8, shape (bytes,), up to 2 GiB. The DDR image, changed in place. Any address beyond its end is a bus
         error.
     descriptors : the work. Results of different samples must not overlap.
+    chip : uint8, shape (config.chip_bytes,). The memory on the chip, changed in place; zeros if there is no other.
 
     Results are sums modulo 2**48, the width of the accumulators; int16 and int32 results are stored wrapped and counted
     where that changes them. Where the precision byte of sample n stops a descriptor, the samples before n are done.
     """
-    if memory.dtype != np.uint8 or memory.ndim != 1:
-        raise ValueError(f"memory is {memory.dtype}{memory.shape}, must be one dimension of uint8")
+    memories = Memory(memory, np.zeros(config.chip_bytes, np.uint8) if chip is None else chip)
     overflows = 0
     for index, descriptor in enumerate(descriptors):
         try:
-            for count in _run(config, memory, descriptor):
+            for count in _run(config, memories, descriptor):
                 overflows += count
-        except _Stop as stop:
+        except Stop as stop:
             return Completion(index, stop.error, index, overflows)
     return Completion(len(descriptors), Error.NONE, None, overflows)
 
 
-def _run(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> Iterator[int]:
-    """Execute one descriptor; yield overflows as they are counted. Raises _Stop."""
+def _run(config: AcceleratorConfig, memory: Memory, d: Descriptor) -> Iterator[int]:
+    """Execute one descriptor; yield overflows as they are counted. Raises Stop."""
     stationary_bits, bits, error = precisions(config, memory, d)
     if d.opcode == Opcode.VECTOR and not error:
-        run_pass(memory, d, _regions)
+        run_pass(memory, d)
     elif bits.any():
         yield from _samples(config, memory, d, stationary_bits, bits)
     if error:
-        raise _Stop(error)
+        raise Stop(error)
 
 
 def _samples(
-    config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, stationary_bits: int, bits: np.ndarray
+    config: AcceleratorConfig, memory: Memory, d: Descriptor, stationary_bits: int, bits: np.ndarray
 ) -> Iterator[int]:
     """The samples of one precision at a time. Of those of 0 bits nothing is read and nothing is stored."""
     shared = None if d.stationary_stride_n else _stationary(config, memory, d, np.zeros(1, int), stationary_bits)
     lanes = d.k_blocks * TAPS * WORD_CHANNELS
     gradient = d.opcode == Opcode.WGRAD
-    operand = partial(gradient_operand, regions=_regions) if gradient else _streaming
+    operand = gradient_operand if gradient else _streaming
     step = max(1, _WORKING_SET // (d.out_height * d.out_width * lanes))
     for value in np.unique(bits[bits > 0]).tolist():
         chosen = np.flatnonzero(bits == value)
@@ -229,28 +221,7 @@ def _samples(
             yield _store(config, memory, d, samples, sums)
 
 
-def _regions(
-    memory: np.ndarray, starts: np.ndarray, shape: tuple, strides: tuple, error: Error
-) -> tuple[np.ndarray, np.ndarray]:
-    """Equal regions of `memory` with the given byte strides, one from each of `starts` on.
-
-    Returns a view with all regions of that shape, and where along its first axis the wanted ones are. Raises
-    _Stop(error) if any of them lies outside the memory.
-
-    Addresses are sums modulo 2**32, so a stride from 2**31 on is a step back. In a memory of up to 2 GiB no other step
-    leads from one of its bytes to another.
-    """
-    steps = [stride - _SPACE if stride >= _SPACE // 2 else stride for stride in strides]
-    ways = [(size - 1) * step for size, step in zip(shape, steps, strict=True)]
-    before, behind = sum(min(way, 0) for way in ways), sum(max(way, 0) for way in ways)
-    starts = starts.astype(np.int64) % _SPACE
-    if starts.min() + before < 0 or starts.max() + behind >= memory.size:
-        raise _Stop(error)
-    view = as_strided(memory[-before:], (memory.size + before - behind, *shape), (1, *steps))
-    return view, starts + before
-
-
-def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int) -> np.ndarray:
+def _streaming(memory: Memory, d: Descriptor, samples: np.ndarray, bits: int) -> np.ndarray:
     """Operand vectors of all positions: (samples, positions, lanes), integers.
 
     Lanes are ordered (tap, channel) in window mode and by channel in flat mode.
@@ -263,8 +234,7 @@ def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
     height = 1 if flat else min(d.height, (under + 1) // 2 if d.stuffed else under)
     shape = (blocks, height, bits, row_bytes)
     strides = (d.stream_stride_c, d.stream_stride_y or bits * row_bytes, row_bytes, 1)
-    view, where = _regions(memory, d.stream_base + samples * d.stream_stride_n, shape, strides, Error.AXI_READ)
-    planes = view[where]
+    planes = memory.read(d.stream_base + samples * d.stream_stride_n, shape, strides, Error.AXI_READ)
 
     # Shift the planes in, most significant bit first: each byte holds one bit of eight channels.
     codes = np.zeros((len(samples), blocks, height, row_bytes * 8), np.uint16)
@@ -295,9 +265,7 @@ def _streaming(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
     return windows.reshape(len(samples), d.out_height * d.out_width, -1)
 
 
-def _stationary(
-    config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int
-) -> np.ndarray:
+def _stationary(config: AcceleratorConfig, memory: Memory, d: Descriptor, samples: np.ndarray, bits: int) -> np.ndarray:
     """Stationary operand as (samples, lanes, rows of all row blocks), int64, lanes ordered as in `_streaming`."""
     gradient = d.opcode == Opcode.WGRAD
     digits = -(-bits // DIGIT_BITS)
@@ -307,8 +275,7 @@ def _stationary(
     apart = d.stationary_stride_d * WORD_BYTES or tile_bytes
     strides = (d.stationary_stride_m, d.stationary_stride_k, apart, 1)
     starts = d.stationary_base + samples * d.stationary_stride_n
-    view, where = _regions(memory, starts, shape, strides, Error.AXI_READ)
-    tiles = view[where]
+    tiles = memory.read(starts, shape, strides, Error.AXI_READ)
 
     nibbles = np.stack([tiles & 15, tiles >> 4], axis=-1)
     if d.stationary_order == Order.ROWS:
@@ -353,7 +320,7 @@ def _product(streaming: np.ndarray, stationary: np.ndarray) -> np.ndarray:
     return sums.astype(np.int64).reshape(n, positions, -1)
 
 
-def _store(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples: np.ndarray, sums: np.ndarray) -> int:
+def _store(config: AcceleratorConfig, memory: Memory, d: Descriptor, samples: np.ndarray, sums: np.ndarray) -> int:
     """Write results in the order (sample, row block, position, row); return how many were wrapped."""
     spare = 64 - ACC_BITS
     sums = (sums << spare) >> spare
@@ -364,6 +331,5 @@ def _store(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor, samples
     ordered = stored.reshape(n, positions, blocks, config.rows).transpose(0, 2, 1, 3)
     raw = np.ascontiguousarray(ordered).reshape(n, blocks, -1).view(np.uint8)
     starts = d.out_base + samples * d.out_stride_n
-    view, where = _regions(memory, starts, (blocks, raw.shape[-1]), (d.out_stride_m, 1), Error.AXI_WRITE)
-    view[where] = raw
+    memory.write(starts, raw, (d.out_stride_m, 1), Error.AXI_WRITE)
     return overflows

@@ -7,7 +7,7 @@ import numpy as np
 from rtl.config import BEAT_BYTES, BEAT_WORDS, TAPS, WORD_CHANNELS
 from rtl.isa import Descriptor, Error, Flag, Order
 from rtl.limits import MOST_GRADIENT_WIDTH, WORD_POSITIONS
-from sim.golden_vector import Regions
+from sim.golden_memory import Memory
 
 
 def gradient_agrees(d: Descriptor) -> bool:
@@ -26,8 +26,8 @@ def gradient_agrees(d: Descriptor) -> bool:
     )
 
 
-def gradient_operand(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bits: int, regions: Regions) -> np.ndarray:
-    """(samples, positions (tap, channel), lanes (k block, word, position)), integers. `regions` raises."""
+def gradient_operand(memory: Memory, d: Descriptor, samples: np.ndarray, bits: int) -> np.ndarray:
+    """(samples, positions (tap, channel), lanes (k block, word, position)), integers."""
     beats = -(-d.width // BEAT_WORDS)
     words = -(-d.width // WORD_POSITIONS)
     columns = next((size for size in (4, 8) if d.width <= size), words * WORD_POSITIONS)  # of an image side by side
@@ -43,14 +43,13 @@ def gradient_operand(memory: np.ndarray, d: Descriptor, samples: np.ndarray, bit
         first, last = max(top - pad, 0), min(top + rows + pad, d.height)
         base = d.stream_base + group * side_by_side * d.stream_stride_c + block * d.stream_stride_k
         pitch = d.stream_stride_y or bits * beats * BEAT_BYTES
-        view, where = regions(
-            memory,
+        planes = memory.read(
             base + samples * d.stream_stride_n + (first - top) * pitch,
             (images, last - first, bits, beats * BEAT_BYTES),
             (d.stream_stride_c, pitch, beats * BEAT_BYTES, 1),
             Error.AXI_READ,
         )
-        pixels = _codes(view[where], d, bits)  # (samples, images, rows, columns, channels)
+        pixels = _codes(planes, d, bits)  # (samples, images, rows, columns, channels)
         padded = np.zeros((len(samples), side_by_side, rows + 2 * pad, columns + 2 * pad, WORD_CHANNELS), np.int64)
         there = padded[:, :images, first - top + pad : last - top + pad, pad : pad + pixels.shape[3]]
         there[:] = pixels

@@ -6,7 +6,6 @@ step uses it, with operands that are known to fit. Here nothing is known: sums w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,12 +30,9 @@ from rtl.vector_block import (
     PASS_FLAGS,
     SUMS_BYTES,
 )
+from sim.golden_memory import Memory
 
 _NOISE = (1 << NOISE_BITS) - 1
-
-#: Equal regions of the memory: starts, shape and strides in bytes, the error if one lies outside -> a view of
-#: everything, and where the regions are in it.
-Regions = Callable[[np.ndarray, np.ndarray, tuple, tuple, Error], tuple[np.ndarray, np.ndarray]]
 
 
 class Tensor(NamedTuple):
@@ -70,14 +66,14 @@ def wrong_fields(config: AcceleratorConfig, d: Descriptor) -> set[Error]:
     return {error for error, applies in wrong if applies}
 
 
-def run_pass(memory: np.ndarray, d: Descriptor, regions: Regions) -> None:
-    """Execute a pass that `wrong_fields` has nothing against. `regions` raises if it leaves the memory."""
+def run_pass(memory: Memory, d: Descriptor) -> None:
+    """Execute a pass that `wrong_fields` has nothing against. Raises Stop if it leaves the memory."""
     shape = d.samples, d.k_blocks * WORD_CHANNELS, d.height, d.width
     controls = Pass(d.vector_controls)
-    u = _results(memory, d, regions) if d.vector_source != Source.PLANES else _planes(memory, d, "u", regions)
-    v, x, mask = (_planes(memory, d, name, regions) for name in ("v", "x", "mask"))
+    u = _results(memory, d) if d.vector_source != Source.PLANES else _planes(memory, d, "u")
+    v, x, mask = (_planes(memory, d, name) for name in ("v", "x", "mask"))
     u, v, x = _wrapped(u, U_BITS), _wrapped(v, V_BITS), _wrapped(x, X_BITS)  # as wide as a lane's: signed in any case
-    a, c, b = (np.broadcast_to(k[:, :, None, None], shape) for k in _coefficients(memory, d, regions))
+    a, c, b = (np.broadcast_to(k[:, :, None, None], shape) for k in _coefficients(memory, d))
 
     t = _wrapped(a * u + c * v + b, SUM_BITS)
     passes = np.ones(shape, bool)
@@ -91,12 +87,12 @@ def run_pass(memory: np.ndarray, d: Descriptor, regions: Regions) -> None:
     q = np.clip(rounded, -d.vector_top, d.vector_top)
 
     if d.q_planes:
-        (_put_digits if d.vector_sink == Sink.DIGITS else _put_planes)(memory, d, "q", q, regions)
+        (_put_digits if d.vector_sink == Sink.DIGITS else _put_planes)(memory, d, "q", q)
     if d.positive_planes:
-        _put_planes(memory, d, "positive", passes.astype(np.int64), regions)
+        _put_planes(memory, d, "positive", passes.astype(np.int64))
     if controls & Pass.SUMS:
         factor = _wrapped(q, X_BITS) if controls & Pass.SQUARES else x
-        _put_sums(memory, d, q, factor, int(np.count_nonzero(rounded != q)), regions)
+        _put_sums(memory, d, q, factor, int(np.count_nonzero(rounded != q)))
 
 
 def _wrapped(values: np.ndarray, bits: int) -> np.ndarray:
@@ -104,14 +100,10 @@ def _wrapped(values: np.ndarray, bits: int) -> np.ndarray:
     return (values << (64 - bits)) >> (64 - bits)
 
 
-def _rows(
-    memory: np.ndarray, d: Descriptor, tensor: Tensor, row: tuple, strides: tuple, error: Error, regions: Regions
-):
-    """A view of a tensor's rows, bytes (n, block, y, *row), and where the one wanted is in it."""
+def _rows(d: Descriptor, tensor: Tensor, row: tuple, strides: tuple) -> tuple[np.ndarray, tuple, tuple]:
+    """Where a tensor's rows lie, bytes (n, block, y, *row): start, shape and strides as `Memory` takes them."""
     shape = (d.samples, d.k_blocks, d.height, *row)
-    return regions(
-        memory, np.array([tensor.base]), shape, (tensor.stride_n, tensor.stride_c, tensor.stride_y, *strides), error
-    )
+    return np.array([tensor.base]), shape, (tensor.stride_n, tensor.stride_c, tensor.stride_y, *strides)
 
 
 def _channels(words: np.ndarray) -> np.ndarray:
@@ -133,13 +125,13 @@ def _plane_row(d: Descriptor, planes: int) -> tuple[tuple, tuple]:
     return (planes, nbytes), (nbytes, 1)
 
 
-def _planes(memory: np.ndarray, d: Descriptor, name: str, regions: Regions) -> np.ndarray:
+def _planes(memory: Memory, d: Descriptor, name: str) -> np.ndarray:
     """A tensor of planes, int64 (N, C, H, W); 0 if there is none."""
     tensor = Tensor.of(d, name)
     if not tensor.planes:
         return np.zeros((d.samples, d.k_blocks * WORD_CHANNELS, d.height, d.width), np.int64)
-    view, where = _rows(memory, d, tensor, *_plane_row(d, tensor.planes), Error.AXI_READ, regions)
-    bits = np.unpackbits(view[where][0], axis=-1, bitorder="little").astype(np.int64)
+    raw = memory.read(*_rows(d, tensor, *_plane_row(d, tensor.planes)), Error.AXI_READ)
+    bits = np.unpackbits(raw[0], axis=-1, bitorder="little").astype(np.int64)
     weights = 1 << np.arange(tensor.planes - 1, -1, -1)
     if tensor.signed:
         weights[0] = -weights[0]
@@ -147,23 +139,22 @@ def _planes(memory: np.ndarray, d: Descriptor, name: str, regions: Regions) -> n
     return _channels(codes.reshape(*codes.shape[:3], -1, WORD_CHANNELS)[:, :, :, : d.width])
 
 
-def _results(memory: np.ndarray, d: Descriptor, regions: Regions) -> np.ndarray:
+def _results(memory: Memory, d: Descriptor) -> np.ndarray:
     """Results of a product as stream u, int64 (N, C, H, W)."""
     nbytes = 1 << d.vector_source
     row = d.width * WORD_CHANNELS * nbytes
-    view, where = _rows(memory, d, Tensor.of(d, "u"), (row,), (1,), Error.AXI_READ, regions)
-    sums = np.ascontiguousarray(view[where][0]).view(f"<i{nbytes}").astype(np.int64)
+    raw = memory.read(*_rows(d, Tensor.of(d, "u"), (row,), (1,)), Error.AXI_READ)
+    sums = np.ascontiguousarray(raw[0]).view(f"<i{nbytes}").astype(np.int64)
     u = _wrapped(_wrapped(sums, SUM_BITS) >> d.vector_dropped, U_BITS)
     return _channels(u.reshape(*u.shape[:3], d.width, WORD_CHANNELS))
 
 
-def _coefficients(memory: np.ndarray, d: Descriptor, regions: Regions) -> tuple[np.ndarray, ...]:
+def _coefficients(memory: Memory, d: Descriptor) -> tuple[np.ndarray, ...]:
     """a, c and b, int64 (N or 1, C)."""
     samples = d.samples if d.vector_controls & Pass.EACH_SAMPLE else 1
     shape = samples, d.k_blocks * WORD_CHANNELS, COEFFICIENTS_BYTES
     strides = d.vector_coefficients_stride, COEFFICIENTS_BYTES, 1
-    view, where = regions(memory, np.array([d.vector_coefficients]), shape, strides, Error.AXI_READ)
-    raw = np.ascontiguousarray(view[where][0])
+    raw = np.ascontiguousarray(memory.read(np.array([d.vector_coefficients]), shape, strides, Error.AXI_READ)[0])
     halves, whole = raw.view("<i4").astype(np.int64), raw.view("<i8")
     return _wrapped(halves[..., 0], A_BITS), _wrapped(halves[..., 1], C_BITS), _wrapped(whole[..., 1], SUM_BITS)
 
@@ -183,7 +174,7 @@ def _noise(d: Descriptor) -> np.ndarray:
     return _channels(np.stack([right, left], axis=-1).reshape(*number.shape, WORD_CHANNELS))
 
 
-def _put_planes(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray, regions: Regions) -> None:
+def _put_planes(memory: Memory, d: Descriptor, name: str, values: np.ndarray) -> None:
     """Store the lowest bits of `values` as planes; columns that fill the last beat are 0."""
     tensor = Tensor.of(d, name)
     words = _words(values)
@@ -191,11 +182,17 @@ def _put_planes(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray
     words = np.pad(words, ((0, 0), (0, 0), (0, 0), (0, spare), (0, 0)))
     bits = words[:, :, :, None] >> np.arange(tensor.planes - 1, -1, -1)[:, None, None] & 1
     flat = bits.astype(np.uint8).reshape(*bits.shape[:4], -1)
-    view, where = _rows(memory, d, tensor, *_plane_row(d, tensor.planes), Error.AXI_WRITE, regions)
-    view[where] = np.packbits(flat, axis=-1, bitorder="little")
+    raw = np.packbits(flat, axis=-1, bitorder="little")
+    _put_rows(memory, d, tensor, raw, _plane_row(d, tensor.planes)[1])
 
 
-def _put_digits(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray, regions: Regions) -> None:
+def _put_rows(memory: Memory, d: Descriptor, tensor: Tensor, raw: np.ndarray, strides: tuple) -> None:
+    """Store bytes (n, block, y, *row)."""
+    start, _, steps = _rows(d, tensor, raw.shape[3:], strides)
+    memory.write(start, raw[None], steps, Error.AXI_WRITE)
+
+
+def _put_digits(memory: Memory, d: Descriptor, name: str, values: np.ndarray) -> None:
     """Store `values` as digits, the most significant first."""
     tensor = Tensor.of(d, name)
     digits = -(-tensor.planes // DIGIT_BITS)
@@ -205,12 +202,10 @@ def _put_digits(memory: np.ndarray, d: Descriptor, name: str, values: np.ndarray
         words = np.stack([words, 0 * words], axis=4).reshape(*words.shape[:3], -1, WORD_CHANNELS)
     nibbles = words[:, :, :, None] >> places[:, None, None] & 15
     raw = (nibbles[..., 0::2] | nibbles[..., 1::2] << 4).astype(np.uint8).reshape(*nibbles.shape[:4], -1)
-    stride = d.vector_stride_d * WORD_BYTES or WEIGHT_TILE_BYTES
-    view, where = _rows(memory, d, tensor, raw.shape[3:], (stride, 1), Error.AXI_WRITE, regions)
-    view[where] = raw
+    _put_rows(memory, d, tensor, raw, (d.vector_stride_d * WORD_BYTES or WEIGHT_TILE_BYTES, 1))
 
 
-def _put_sums(memory: np.ndarray, d: Descriptor, q: np.ndarray, x: np.ndarray, clipped: int, regions: Regions) -> None:
+def _put_sums(memory: Memory, d: Descriptor, q: np.ndarray, x: np.ndarray, clipped: int) -> None:
     """The sums of each channel, in the order of the work, and the number of clipped results."""
     axes = (2, 3) if d.vector_controls & Pass.EACH_SAMPLE else (0, 2, 3)
     parts = q.sum(axis=axes), (q * x).sum(axis=axes), q.min(axis=axes), q.max(axis=axes)
@@ -222,8 +217,7 @@ def _put_sums(memory: np.ndarray, d: Descriptor, q: np.ndarray, x: np.ndarray, c
     samples = len(record)
     ordered = record.reshape(samples, d.k_blocks, -1).transpose(1, 0, 2).reshape(-1)
     raw = np.concatenate([ordered, np.array([clipped & 0xFFFF_FFFF], "<u8").view(np.uint8)])
-    view, where = regions(memory, np.array([d.vector_sums]), raw.shape, (1,), Error.AXI_WRITE)
-    view[where] = raw
+    memory.write(np.array([d.vector_sums]), raw[None], (1,), Error.AXI_WRITE)
 
 
 def _bytes(values: np.ndarray, dtype: str) -> np.ndarray:

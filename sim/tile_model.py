@@ -16,6 +16,7 @@ from rtl.config import BEAT_BYTES, DIGIT_BITS, AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode
 from rtl.limits import MOST_GRADIENT_WIDTH, images_of_word, plane_beats, plane_pitch, words_of_row
 from sim.golden import precisions
+from sim.golden_memory import Memory
 
 _SPACE = 1 << 32  # addresses wrap
 
@@ -137,7 +138,7 @@ def tiles_of(config: AcceleratorConfig, d: Descriptor, memory: np.ndarray) -> tu
 
     `memory` holds the precision bytes. A sample of a bad precision stops the descriptor; those before it are done.
     """
-    stationary, bits, error = precisions(config, memory, d)
+    stationary, bits, error = precisions(config, Memory(memory), d)
     found = runs(bits.tolist(), d.sample_parts * d.tile_samples)
     return [tile for run in found for tile in tiles_of_run(d, run, stationary)], error
 

@@ -16,7 +16,17 @@ def test_json_round_trip(name):
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 @pytest.mark.parametrize(
-    "change", [{}, {"pe": "popcount"}, {"burst_beats": 256}, {"burst_beats": 2}, {"outstanding": 1}, {"managers": 2}]
+    "change",
+    [
+        {},
+        {"pe": "popcount"},
+        {"burst_beats": 256},
+        {"burst_beats": 2},
+        {"outstanding": 1},
+        {"managers": 2},
+        {"chip_kib": 16},
+        {"chip_kib": 2032},
+    ],
 )
 def test_words_round_trip(name, change):
     config = AcceleratorConfig.preset(name, **change)
@@ -45,6 +55,7 @@ def test_words_of_no_configuration_are_refused():
         *(("outstanding", value) for value in (0, 3, 32)),
         *(("managers", value) for value in (0, 3)),
         *(("queue_depth", value) for value in (1, 3, 32)),
+        *(("chip_kib", value) for value in (-16, 8, 2048)),
         *(("pe", value) for value in ("", "dsp")),
         *(("vendor", value) for value in ("", "ice40")),
     ],

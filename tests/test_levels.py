@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from boards import board_named
 from rtl import build, levels
 from rtl.cells import TernaryAdder
+from rtl.chip import Chip
 from rtl.config import AcceleratorConfig
 from rtl.hierarchy import Macro, rtlil
 from rtl.lanes import VectorLanes
@@ -151,6 +152,15 @@ def test_unknown_unit_is_named(capsys):
     assert levels.main(["--unit", "nonsense", "--preset", "tiny"]) == 2
     assert "no unit 'nonsense'" in capsys.readouterr().err
     assert levels.main([]) == 2
+
+
+@pytest.mark.slow
+def test_the_memory_on_the_chip_meets_the_bound(tmp_path):
+    """Of two managers, in several parts; ports count as registers."""
+    config = AcceleratorConfig(clusters=2, managers=2, chip_kib=144, vendor="xc7")
+    paths = worst(tmp_path, Chip(config))
+    assert {"memory", "read_router0", "write_router1"} <= paths.keys()
+    assert max(path.levels for path in paths.values()) <= 5
 
 
 def test_lanes_of_the_vector_unit_meet_the_bound(tmp_path):

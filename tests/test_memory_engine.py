@@ -75,8 +75,10 @@ def random_pass(seed, engine):
 
 @pytest.mark.parametrize("seed", range(16))
 def test_a_pass_in_memory_is_a_pass_of_arrays(seed):
+    """With and without room for its results on the chip."""
     found = []
-    for engine in (MemoryEngine(vector_board(1 << 22)), ArrayEngine(open_board("golden"))):
+    board = vector_board(1 << 22, chip_kib=16 * (seed % 2))
+    for engine in (MemoryEngine(board), ArrayEngine(open_board("golden"))):
         passed = engine.run(random_pass(seed, engine))
         masks = [] if passed.mask is None else [engine.read(passed.mask) != 0]
         measured = engine.measure(passed.stored, passed.stored).stats
@@ -109,10 +111,10 @@ def test_one_set_of_digits_serves_both_ways_whatever_lay_there(shape, bits):
 
 @pytest.mark.parametrize(
     ("model", "image", "changes"),
-    [("cnn-small", (3, 9, 7), {"clusters": 3, "result_depth": 32}), ("resnet8", (1, 8, 8), {})],
+    [("cnn-small", (3, 9, 7), {"clusters": 3, "result_depth": 32}), ("resnet8", (1, 8, 8), {"chip_kib": 64})],
 )
 def test_steps_in_memory_are_those_of_arrays(model, image, changes):
-    """Odd sizes and row blocks in several descriptors; and blocks of all kinds, with strides and shortcuts."""
+    """Odd sizes and row blocks in several descriptors; and blocks of all kinds, some of their tensors on the chip."""
     board = vector_board(**changes)
     (found, step), (expected, _) = walked(board, model, image), walked(open_board(BOARD), model, image)
     assert isinstance(step.engine, MemoryEngine)
@@ -124,6 +126,7 @@ def test_steps_in_memory_are_those_of_arrays(model, image, changes):
     used = sum(region.users > 0 for region in board.memory._regions)
     kernels = [normed.kernel[2:] for normed in step.network.convolutions]
     assert used == 5 * len(kernels) + 1 + ((1, 1) in kernels)
+    assert not any(region.users for region in board.chip._regions)
 
 
 def test_a_run_in_memory_is_one_of_arrays_and_says_what_the_host_did(tmp_path):

@@ -133,10 +133,10 @@ class RegisterBoard(MemoryBoard):
         return self._transport.memory_read(address, nbytes)
 
     def _check(self, address: int, nbytes: int) -> None:
-        if address < RESERVED_BYTES or address + nbytes > self.memory_bytes:
+        if address < RESERVED_BYTES or address + nbytes > self.target.end:
             raise ValueError(
                 f"{nbytes} bytes at address {address:#x} do not lie between the ring of {RESERVED_BYTES} bytes "
-                f"and the end of the memory at {self.memory_bytes:#x}"
+                f"and the end of the memory at {self.target.end:#x}"
             )
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:

@@ -31,6 +31,7 @@ class GoldenBoard(MemoryBoard):
         self.config = config
         self.memory_bytes = memory_bytes
         self._memory = np.zeros(memory_bytes, np.uint8)
+        self._chip = np.zeros(config.chip_bytes, np.uint8)
         self._counters = {"descriptors": 0, "overflows": 0}
 
     def write(self, address: int, data: np.ndarray) -> None:
@@ -48,7 +49,7 @@ class GoldenBoard(MemoryBoard):
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
         with self.standing_in():
-            done = execute(self.config, self._memory, descriptors)
+            done = execute(self.config, self._memory, descriptors, self._chip)
         self._counters["descriptors"] += done.completed
         self._counters["overflows"] += done.overflows
         if done.index is not None:

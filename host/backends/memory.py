@@ -21,6 +21,7 @@ from host.plan.memory import Memory
 from host.plan.plan import Plan, Target
 from host.qtensor import QTensor
 from host.ring import RESERVED_BYTES
+from rtl.config import CHIP_BASE
 from rtl.isa import Descriptor
 
 
@@ -28,7 +29,8 @@ class MemoryBoard(Board):
     """Answers the products by running descriptors.
 
     The memory from `RESERVED_BYTES` on, below which the driver has its ring, belongs to `memory`: who writes there or
-    runs descriptors of their own takes the addresses from it.
+    runs descriptors of their own takes the addresses from it. What lies on the chip belongs to `chip`; the host neither
+    writes nor reads it, as nothing leads there but the accelerator's own accesses.
     """
 
     @abstractmethod
@@ -58,6 +60,11 @@ class MemoryBoard(Board):
     def memory(self) -> Memory:
         """Who lies where."""
         return self._addresses
+
+    @cached_property
+    def chip(self) -> Memory:
+        """Who lies where in the memory on the chip; there is no room in it if the board has none."""
+        return Memory(CHIP_BASE, CHIP_BASE + self.config.chip_bytes, self.target.burst_bytes)
 
     @cached_property
     def _addresses(self) -> Memory:

@@ -46,10 +46,10 @@ class Memory:
         self._regions: list[Region] = []  # by address
         self._kept: dict[tuple[int, Hashable], Region] = {}  # the least recently used first
 
-    def take(self, nbytes: int) -> Region:
-        """A region in use. Raises NoRoom."""
+    def take(self, nbytes: int, spare: int = 0) -> Region:
+        """A region in use, with so many spare bytes behind it that are free now. Raises NoRoom."""
         self._drop(lambda region: region.is_free)
-        while (place := self._gap(nbytes)) is None:
+        while (place := self._gap(nbytes + spare)) is None:
             oldest = next((region for region in self._kept.values() if not region.users), None)
             if oldest is None:
                 raise NoRoom(f"no room for {nbytes} bytes")

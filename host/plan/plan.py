@@ -14,7 +14,7 @@ from host.operand import Operand
 from host.plan.arrange import Calls
 from host.plan.formats import Digits, Stationary, Stream, Sums, Table
 from host.ring import RESERVED_BYTES
-from rtl.config import BEAT_BYTES, AcceleratorConfig
+from rtl.config import BEAT_BYTES, CHIP_BASE, AcceleratorConfig
 from rtl.isa import Descriptor, Flag
 from rtl.isa import Format as ResultFormat
 
@@ -43,7 +43,7 @@ class Target(NamedTuple):
     @property
     def end(self) -> int:
         """First address that no tensor may take."""
-        return min(self.memory_bytes, _ADDRESSABLE)
+        return min(self.memory_bytes, CHIP_BASE if self.config.chip_kib else _ADDRESSABLE)
 
     @property
     def room(self) -> int:

@@ -75,6 +75,7 @@ class VectorPass:
     sums : what is wanted of the results; products with the elements of a tensor, if it is one.
     each_sample : of each sample instead of all.
     stored : whether the results, and a ReLU's mask, are of use.
+    kept : whether they are of use to later steps.
     """
 
     k: Coefficients
@@ -89,6 +90,7 @@ class VectorPass:
     sums: Sums | Tensor = Sums.NONE
     each_sample: bool = False
     stored: bool = True
+    kept: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,10 +1,14 @@
 """The engine for a board with a vector unit: tensors lie in its memory, passes and convolutions are descriptors.
 
 Coefficients go to the board and sums come back, nothing else of a step.
+
+What neither the host nor a later step needs lies in the memory on the chip, if there is room at that time. Results of
+products come first, as they are the widest and gone after the next pass: stored tensors leave room for the largest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from weakref import WeakKeyDictionary, finalize
@@ -12,6 +16,7 @@ from weakref import WeakKeyDictionary, finalize
 import numpy as np
 
 from host.backends.memory import MemoryBoard
+from host.geometry import ceil_div
 from host.plan.formats import Sums
 from host.plan.memory import NoRoom, Region
 from host.plan.packing import pack_stream, row_bytes, unpack_stream
@@ -25,12 +30,14 @@ from host.step.passes import descriptor, pack_coefficients, sums_bytes, unpack_s
 from host.step.places import Place, digit_place, plane_strides, result_strides
 from host.step.rules import U_BITS, Coefficients, Statistics
 from host.step.submission import Submission
-from rtl.config import TAPS, WORD_CHANNELS
+from rtl.config import BEAT_BYTES, BEAT_WORDS, CHIP_BASE, TAPS, WORD_CHANNELS
 from rtl.isa import Order, Source
 from rtl.vector_block import COEFFICIENTS_BYTES
 
 Shape = tuple[int, int, int, int]
 
+#: Bytes of which a pass copies a multiple: a row of one beat for each of 16 planes.
+_COPIED = 16 * BEAT_BYTES
 #: Coefficients that leave a stream as it is.
 _SAME = Coefficients(np.array(1), np.array(0), np.array(0), 0)
 
@@ -45,6 +52,7 @@ class MemoryEngine(Engine):
         self._board = board
         self._work = Submission(board)
         self._read: WeakKeyDictionary[Tensor, np.ndarray] = WeakKeyDictionary()
+        self._largest = 0  # bytes of results of a product that the chip could hold
 
     def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
         n, channels, height, width = codes.shape
@@ -53,12 +61,14 @@ class MemoryEngine(Engine):
     def read(self, tensor: Tensor) -> np.ndarray:
         n, channels, height, width = tensor.shape
         stored = tensor.held.stride_y // row_bytes(width)
-        codes = unpack_stream(self._raw(tensor), (n, height, width, channels), stored, tensor.signed)
+        raw = self._raw(tensor)[: n * tensor.held.stride_n]
+        codes = unpack_stream(raw, (n, height, width, channels), stored, tensor.signed)
         return codes.transpose(0, 3, 1, 2) >> (stored - tensor.bits)
 
     def run(self, asked: VectorPass) -> Passed:
-        codes = self._planes(asked.shape, asked.bits, asked.signed) if asked.stored else None
-        mask = self._planes(asked.shape, 1, False) if asked.stored and asked.relu else None
+        take = self._take if asked.kept else self._take_stored
+        codes = self._planes(asked.shape, asked.bits, asked.signed, take) if asked.stored else None
+        mask = self._planes(asked.shape, 1, False, take) if asked.stored and asked.relu else None
         return Passed(codes, mask, self._run(asked, codes, mask))
 
     def digits(self, of: Normed, asked: VectorPass) -> Tensor:
@@ -168,7 +178,7 @@ class MemoryEngine(Engine):
             regions = {
                 at_stream: stream.held.region,
                 at_kernel: w.held.region,
-                at_sums: self._take(sums.nbytes),
+                at_sums: self._take_results(sums.nbytes),
             }
             lies = _lies(stream)
             descriptors = [replace(each, **lies) for each in node.at(lambda number: regions[number].address)]
@@ -199,10 +209,26 @@ class MemoryEngine(Engine):
                 "needed; a smaller --micro-batch needs less"
             ) from None
 
-    def _planes(self, shape: Shape, bits: int, signed: bool) -> Tensor:
+    def _take_results(self, nbytes: int) -> Region:
+        """For results of a product: on the chip, if there is room."""
+        if nbytes <= self._board.config.chip_bytes:
+            self._largest = max(self._largest, nbytes)
+        return self._take_near(nbytes, 0)
+
+    def _take_stored(self, nbytes: int) -> Region:
+        """For what passes store: on the chip, if there is room for the largest results as well."""
+        return self._take_near(nbytes, self._largest)
+
+    def _take_near(self, nbytes: int, spare: int) -> Region:
+        try:
+            return self._board.chip.take(ceil_div(nbytes, _COPIED) * _COPIED, spare)
+        except NoRoom:
+            return self._take(nbytes)
+
+    def _planes(self, shape: Shape, bits: int, signed: bool, take: Callable[[int], Region]) -> Tensor:
         """A tensor with a place, and nothing in it yet."""
         strides = plane_strides(shape, bits)
-        return self._owned(Tensor(shape, bits, signed, Place(self._take(shape[0] * strides[0]), *strides)))
+        return self._owned(Tensor(shape, bits, signed, Place(take(shape[0] * strides[0]), *strides)))
 
     def _results(self, shape: Shape, place: Place) -> Tensor:
         return self._owned(Tensor(shape, U_BITS, True, place))
@@ -213,17 +239,28 @@ class MemoryEngine(Engine):
         return tensor
 
     def _written(self, raw: np.ndarray, shape: Shape, bits: int, signed: bool) -> Tensor:
-        tensor = self._planes(shape, bits, signed)
+        tensor = self._planes(shape, bits, signed, self._take)
         self._board.put(tensor.held.region.address, raw)
         return tensor
 
     def _raw(self, tensor: Tensor) -> np.ndarray:
         """The bytes of a tensor, which are read once."""
         if tensor not in self._read:
+            readable = self._where_the_host_reads(tensor)
             self._work.run()
-            region = tensor.held.region
+            region = readable.held.region
             self._read[tensor] = self._board.get(region.address, region.nbytes)
         return self._read[tensor]
+
+    def _where_the_host_reads(self, tensor: Tensor) -> Tensor:
+        """The tensor, or the bytes of one on the chip after a pass that copies them: numbers of any kind of 16 bits."""
+        region = tensor.held.region
+        if region.address < CHIP_BASE:
+            return tensor
+        shape = (1, WORD_CHANNELS, region.nbytes // _COPIED, BEAT_WORDS)
+        bits = _COPIED // BEAT_BYTES
+        numbers = Tensor(shape, bits, False, Place(region, *plane_strides(shape, bits)))
+        return self.run(VectorPass(_SAME, (1 << bits) - 1, numbers, signed=False, kept=True)).stored
 
 
 def _lies(stream: Tensor) -> dict[str, int]:

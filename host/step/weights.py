@@ -97,8 +97,8 @@ class Weights:
             alpha = min(scale * 2.0**dropped / unit, 2.0**MOMENTUM_BITS)  # more clips whatever is not zero
             k = fit(alpha, keeps * old.unit / unit, alpha / 2 if dropped else 0.0)
             mask = self._filling.get(name)  # b would fill what is no weight
-            asked = VectorPass(k, _MOMENTUM_TOP, u, old.codes, mask=mask, noise=noise, sums=Sums.PLAIN, stored=stored)
-            return self.engine.run(asked)
+            how = {"mask": mask, "noise": noise, "sums": Sums.PLAIN, "stored": stored, "kept": True}
+            return self.engine.run(VectorPass(k, _MOMENTUM_TOP, u, old.codes, **how))
 
         def unit_for(largest: np.ndarray) -> float:
             return _unit(float(largest), _MOMENTUM_TOP, old.unit)
@@ -129,7 +129,7 @@ class Weights:
             k = fit((1 - pending) * ratio, -rate * momentum.unit / unit)
             noise = Noise(key(normed.number, _MASTER))
             passed = self.engine.run(
-                VectorPass(k, _MASTER_TOP, old.codes, momentum.codes, noise=noise, sums=Sums.PLAIN)
+                VectorPass(k, _MASTER_TOP, old.codes, momentum.codes, noise=noise, sums=Sums.PLAIN, kept=True)
             )
             self.saturation.add(f"{name}.w", prod(normed.kernel), passed.measured)
             self.masters[name] = Fixed(passed.stored, unit, passed.measured)

@@ -10,6 +10,7 @@ import pytest
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag
 from sim import golden
+from sim.golden_memory import Memory
 
 #: Addresses are modulo this.
 _SPACE = 1 << 32
@@ -37,18 +38,24 @@ def footprint(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> F
     """Of a descriptor, as if there was memory everywhere; precisions are those of its tables in `memory`."""
     reads, writes = np.zeros(memory.size, bool), np.zeros(memory.size, np.uint16)
 
-    def regions(_, starts, shape, strides, error):
-        """Stands in for the golden model's: remembers, and answers with zeros."""
+    def touched(starts, shape, strides):
         places = starts.astype(np.int64)
         for size, stride in zip(shape, strides, strict=True):
             places = places[..., None] + np.arange(size) * stride
         places = places.ravel() % _SPACE
-        places = places[places < memory.size]
-        if error == Error.AXI_WRITE:
-            np.add.at(writes, places, 1)
-        else:
-            reads[places] = True
-        return np.zeros((len(starts), *shape), np.uint8), np.arange(len(starts))
+        return places[places < memory.size]
+
+    really_read = Memory.read
+
+    def read(of, starts, shape, strides, error):
+        """Stands in for the golden model's: remembers, and answers with zeros, but where a table is read."""
+        if error == Error.AXI_FETCH:
+            return really_read(of, starts, shape, strides, error)
+        reads[touched(starts, shape, strides)] = True
+        return np.zeros((len(starts), *shape), np.uint8)
+
+    def write(_, starts, values, strides, error):
+        np.add.at(writes, touched(starts, values.shape[1:], strides), 1)
 
     tables = ((Flag.STREAM_TABLE, d.stream_table, d.samples), (Flag.STATIONARY_TABLE, d.stationary_table, 1))
     for flag, start, count in tables:
@@ -56,6 +63,7 @@ def footprint(config: AcceleratorConfig, memory: np.ndarray, d: Descriptor) -> F
             places = (start + np.arange(count)) % _SPACE
             reads[places[places < memory.size]] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(golden, "_regions", regions)
+        patch.setattr(Memory, "read", read)
+        patch.setattr(Memory, "write", write)
         golden.execute(config, memory, [d])
     return Footprint(reads, writes)

@@ -18,7 +18,7 @@ from sim.verilated import VerilatedTransport
 
 CONFIGS = {
     "one manager": AcceleratorConfig(vector=True),
-    "two managers": AcceleratorConfig(clusters=2, managers=2, vector=True),
+    "two managers": AcceleratorConfig(clusters=2, managers=2, vector=True, chip_kib=64),
 }
 MEMORY = 1 << 20
 

@@ -33,8 +33,8 @@ class Space:
     image : uint8, the memory, filled at random: anything is a tensor of planes, or results.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int):
-        self._rng, self._next = rng, 0
+    def __init__(self, rng: np.random.Generator, size: int, base: int = 0):
+        self._rng, self._base, self._next = rng, base, 0
         self.image = rng.integers(0, 256, size, dtype=np.uint8)
 
     def take(self, count: int) -> int:
@@ -42,7 +42,34 @@ class Space:
         start = self._next + BEAT_BYTES * int(self._rng.integers(4))
         self._next = start + count
         assert self._next <= self.image.size
-        return start
+        return self._base + start
+
+    def has_room(self, count: int) -> bool:
+        """Whether `take` may be asked for so many bytes."""
+        return self._next + 4 * BEAT_BYTES + count <= self.image.size
+
+    def at(self, address: int, count: int) -> np.ndarray:
+        """Bytes that were taken."""
+        start = address - self._base
+        return self.image[start : start + count]
+
+
+class TwoSpaces:
+    """Pieces of either memory, as they come: of `near` half of those that fit."""
+
+    def __init__(self, rng: np.random.Generator, far: Space, near: Space):
+        self._rng, self.far, self.near = rng, far, near
+        self._of: dict[int, Space] = {}
+
+    def take(self, count: int) -> int:
+        space = self.near if self._rng.integers(2) and self.near.has_room(count) else self.far
+        address = space.take(count)
+        self._of[address] = space
+        return address
+
+    def at(self, address: int, count: int) -> np.ndarray:
+        start = max(start for start in self._of if start <= address)
+        return self._of[start].at(address, count)
 
 
 def packed(d: Descriptor, index: int) -> int:
@@ -152,7 +179,7 @@ def _coefficients(rng: np.random.Generator, space: Space, d: Descriptor) -> None
     widths = (A_BITS, C_BITS, B_BITS) if rng.random() < 0.5 else (6, 6, 16)
     for sample in range(samples):
         start = d.vector_coefficients + sample * stride
-        raw = space.image[start : start + channels * COEFFICIENTS_BYTES].view(np.uint64).reshape(channels, 2)
+        raw = space.at(start, channels * COEFFICIENTS_BYTES).view(np.uint64).reshape(channels, 2)
         for column, at, bits, width in zip((0, 0, 1), (0, 32, 0), (A_BITS, C_BITS, B_BITS), widths, strict=True):
             field = np.uint64(((1 << bits) - 1) << at)
             numbers = drawn(rng, width, channels).astype(np.uint64) << np.uint64(at)
