@@ -6,8 +6,8 @@ All times are clock cycles, counted from the cycle in which the first descriptor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from host.geometry import ceil_div
@@ -194,3 +194,32 @@ class Channel:
             last = self._ends[-1] = self._rate.hold(complete)
         self.free = put + 1
         return Run(taken, first, last)
+
+
+class Arbiter:
+    """Who shares a channel sends commands over a register; one who is alone has none.
+
+    Attributes
+    ----------
+    bus : the channel.
+    others : is called with the cycle of every command, so that those who share the channel can go first.
+    """
+
+    def __init__(self, bus: Channel, users: int):
+        self.bus, self._alone = bus, users == 1
+        self._held = NEVER  # when the cutter took the register's last command
+        self.others: Callable[[int], None] = lambda until: None
+
+    def accepts(self, offered: int) -> int:
+        """The cycle in which a command is taken that is offered from `offered` on."""
+        return max(offered, self.bus.free if self._alone else self._held)
+
+    def run(self, offered: int, address: int, beats: int, ready: int = NEVER, complete: int = NEVER) -> Run:
+        """As `Channel.run`; `taken` is the cycle in which the command is taken from who sends it."""
+        self.others(offered)
+        accepted = self.accepts(offered)
+        if self._alone:
+            return self.bus.run(accepted, address, beats, ready, complete)
+        run = self.bus.run(accepted + 1, address, beats, ready, complete)
+        self._held = run.taken
+        return replace(run, taken=accepted)

@@ -101,7 +101,7 @@ class CycleModel:
     def _key(self, d: Descriptor) -> tuple[int, ...]:
         burst = self.config.burst_beats * BEAT_BYTES
         return tuple(
-            int(value) % burst if name.endswith(("_base", "_table")) else int(value)
+            int(value) % burst if name.endswith(("_base", "_table", "_coefficients", "_sums")) else int(value)
             for name, value in zip(FIELDS, astuple(d), strict=True)
         )
 

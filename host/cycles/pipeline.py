@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 
-from host.cycles.bus import NEVER, Channel, Shared
+from host.cycles.bus import NEVER, Arbiter, Channel, Shared
 from host.cycles.front import Emitted, Front
 from host.cycles.store import Store
 from host.cycles.units import FILLED, Execute, Load, Stalls, Table, stream_runs, weight_runs
+from host.cycles.vector import VectorUnit
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
 from rtl.ddr import Ddr
 from rtl.isa import Descriptor
@@ -38,6 +40,7 @@ class Cycles:
     exec_stall_table: int = 0
     exec_stall_result: int = 0
     store_stall_result: int = 0
+    vector_busy: int = 0
 
     def __add__(self, other: Cycles) -> Cycles:
         return Cycles(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
@@ -49,7 +52,8 @@ class Cycles:
 class Pipeline:
     """One filling of the ring, from an idle accelerator until it is idle again.
 
-    `tables` holds the precision bytes of each descriptor: the samples' and the stationary operand's.
+    `tables` holds the precision bytes of each descriptor: the samples' and the stationary operand's. `fetched`: the first
+    descriptor has waited for a fence, which lets it go in the cycle before the first.
     """
 
     def __init__(
@@ -58,22 +62,31 @@ class Pipeline:
         ddr: Ddr,
         descriptors: Sequence[Descriptor],
         tables: Sequence[tuple[bytes, bytes]],
+        *,
+        fetched: bool = False,
     ):
         self._config = config
         self._stalls = Stalls()
         shared = Shared.of(config, ddr)
         delay = ddr.read_latency + 1  # one cycle for the beat to show on the bus
-        self._load = Load(config, [Channel(config, ddr, delay, 0, shared) for _ in range(config.managers)])
+        # The front end and LOAD share the first reader, and the vector unit all.
+        users = [2, *[1] * (config.managers - 1)]
+        reads = [Arbiter(Channel(config, ddr, delay, 0, shared), count + config.vector) for count in users]
+        self._load = Load(config, reads)
         self._table = Table(config, self._stalls)
         self._execute = Execute(config, self._stalls)
         self._store = Store(config, ddr, shared, self._execute.reads, self._stalls)
+        self._vector = VectorUnit(ddr, reads, self._store.bus)
+        for arbiter in (*reads, self._store.bus):
+            arbiter.others = self._vector.advance
+        self._buses = reads
         # When units have let go of what the queues held: tiles in LOAD and EXEC, tiles and ends in STORE.
         self._loaded: list[int] = []
         self._executed: list[int] = []
         self._stored: list[int] = []
         self._ends: list[int] = []
         self._waiting: list[tuple[Emitted, int]] = []  # items in front of STORE, with the cycle when they are complete
-        self._front = Front(descriptors, tables, self._room, self._completed)
+        self._front = Front(descriptors, tables, self._room, self._completed, self._room_for_pass, fetched=fetched)
 
     def _room(self, item: int, end: bool) -> int | None:
         depth = self._config.queue_depth
@@ -88,6 +101,11 @@ class Pipeline:
                 room = max(room, done[number - depth] + 1)
         return room
 
+    def _room_for_pass(self, number: int) -> int | None:
+        """A pass leaves the queue when it has finished."""
+        finished = self._vector.finished
+        return finished[number - 1] + 1 if 0 < number <= len(finished) else 0 if number == 0 else None
+
     def _completed(self, count: int) -> int | None:
         return self._ends[count - 1] + 1 if 0 < count <= len(self._ends) else 0 if count == 0 else None
 
@@ -100,34 +118,53 @@ class Pipeline:
                 done += 1
                 if item.tile:
                     self._tile(item.start, item.tile)
+                elif item.begins:
+                    self._vector.begin(item.start, item.begins)
                 else:
                     self._waiting.append((item, 0))
             elif front.pending is not None:
                 front.answer(self._load.read(*front.pending).last)
-            elif self._waiting:
+            elif self._waiting and not self._runs(self._waiting[0][0].ends):
                 self._drain(0)
+            elif self._vector.next is not None:
+                self._vector.advance(inf)
             elif front.done:
                 break
         last = self._ends[-1] + 1
+        written = sum(self._store.beats) + self._vector.write_beats
         return Cycles(
             busy=last,
-            read_bytes=self._load.beats * BEAT_BYTES,
-            write_bytes=self._store.beats * BEAT_BYTES,
+            read_bytes=sum(arbiter.bus.beats for arbiter in self._buses) * BEAT_BYTES,
+            write_bytes=written * BEAT_BYTES,
+            vector_busy=self._vector.words,
             **asdict(self._stalls),
         )
 
     def _drain(self, leave: int) -> None:
         """Let STORE work until `leave` tiles wait: it competes with EXEC, whose next tile has to be known by then."""
-        while sum(1 for item, _ in self._waiting if item.tile) > leave or (
-            self._waiting and not self._waiting[0][0].tile
-        ):
-            item, full = self._waiting.pop(0)
+        while self._waiting:
+            item, full = self._waiting[0]
+            if sum(1 for waiting, _ in self._waiting if waiting.tile) <= leave and (item.tile or self._runs(item.ends)):
+                break
+            self._waiting.pop(0)
             if item.tile:
                 self._stored.append(self._store.tile(item.start, item.tile, full))
             else:
-                taken, done = self._store.end(item.start)
+                taken, done = self._store.end(item.start, self._finished(item.ends))
                 self._stored.append(taken)
                 self._ends.append(done)
+
+    def _runs(self, number: int | None) -> bool:
+        """Whether it is a pass that is still in work."""
+        return number is not None and number >= len(self._vector.finished)
+
+    def _finished(self, number: int | None) -> int:
+        """When the pass of this number, if it is one, has finished."""
+        if number is None:
+            return NEVER
+        if self._runs(number):
+            self._vector.advance(inf)
+        return self._vector.finished[number]
 
     def _tile(self, start: int, tile: Tile) -> None:
         config, load, table, execute = self._config, self._load, self._table, self._execute

@@ -1,0 +1,68 @@
+"""A board without an accelerator and without a memory: it keeps the descriptors that it is given.
+
+What a training step submits does not depend on its data but for ranges of a first step. So the walk of `host.step` over
+this board shows what steps of any size submit, for `host.cycles`, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from host.backends.memory import MemoryBoard
+from host.operand import Operand
+from host.plan import products
+from host.plan.packing import pack_results
+from host.plan.plan import Plan
+from host.qtensor import QTensor
+from rtl.config import WORD_CHANNELS, AcceleratorConfig
+from rtl.isa import Descriptor, Opcode, Pass
+from rtl.vector_block import SUMS_BYTES
+
+#: A channel's sums as a pass writes them.
+_SUMS = np.dtype([("sums", "<i8"), ("products", "<i8"), ("low", "<i4"), ("high", "<i4")])
+assert _SUMS.itemsize == SUMS_BYTES
+
+
+class RecordingBoard(MemoryBoard):
+    """Addresses without bytes.
+
+    What is written is gone. Sums of a pass read as those of numbers spread evenly over half of what it can store,
+    everything else as zeros.
+
+    Attributes
+    ----------
+    runs : the descriptors that were run together, and together again.
+    """
+
+    name = "recording"
+
+    def __init__(self, config: AcceleratorConfig, memory_bytes: int = 1 << 30):
+        self.config, self.memory_bytes = config, memory_bytes
+        self.runs: list[list[Descriptor]] = []
+        self._sums: dict[int, Descriptor] = {}  # passes by the address of their sums
+
+    def write(self, address: int, data: np.ndarray) -> None:
+        pass
+
+    def read(self, address: int, nbytes: int) -> np.ndarray:
+        raw = np.zeros(nbytes, np.uint8)
+        d = self._sums.get(address)
+        if d is not None:
+            sets = raw[:-8].view(_SUMS)
+            sets["high"] = (d.vector_top + 1) // 2
+            sets["low"] = 0 if Pass.RELU & d.vector_controls else -sets["high"]
+            count = d.height * d.width * (1 if d.vector_controls & Pass.EACH_SAMPLE else d.samples)
+            sets["products"] = np.maximum(sets["high"].astype(np.int64) ** 2 // 3, 1) * count
+            sets["sums"] = sets["high"] // 2 * count if Pass.RELU & d.vector_controls else 0
+        return raw
+
+    def run(self, descriptors: Sequence[Descriptor]) -> None:
+        self.runs.append(list(descriptors))
+        for d in descriptors:
+            if d.opcode == Opcode.VECTOR and d.vector_controls & Pass.SUMS:
+                self._sums[d.vector_sums] = d
+
+    def _product(self, plan: Plan, *operands: Operand) -> np.ndarray:
+        raise NotImplementedError
