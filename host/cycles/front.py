@@ -20,18 +20,16 @@ CHECKED = 1 + Sizes.CYCLES
 
 
 class Emitted(NamedTuple):
-    """A tile, a vector pass, or the end of a descriptor, and the cycle from which the units' queues hold it.
+    """A tile or the end of a descriptor, and the cycle from which the units' queues hold it.
 
     Attributes
     ----------
-    tile : None if it is something else.
-    begins : the pass.
+    tile : None for an end.
     ends : the number of the pass that ends; None of a product.
     """
 
     start: int
     tile: Tile | None = None
-    begins: Descriptor | None = None
     ends: int | None = None
 
 
@@ -45,12 +43,12 @@ class Front:
     room : room(n, end) is the cycle from which the queues take the n-th tile or end, or None while that is not known.
     completed : completed(n) is the cycle in which n descriptors are seen to be complete, or None likewise.
     room_for_pass : room_for_pass(n) is the cycle from which the queue of the vector unit takes the n-th pass, likewise.
+    begin : begin(cycle, pass) is called when that queue has it.
     fetched : the first descriptor is there and checked, and waits for the cycle before the first.
 
     Attributes
     ----------
-    emitted : tiles, passes and ends so far.
-    items : among them tiles and ends.
+    emitted : tiles and ends so far.
     pending : (cycle from which it is offered, beat address, beats) of the read that it waits for, or None.
     blocked : it waits for something that is not known yet; `retry` when it may be.
     done : everything has been emitted.
@@ -63,14 +61,16 @@ class Front:
         room: Callable[[int, bool], int | None],
         completed: Callable[[int], int | None],
         room_for_pass: Callable[[int], int | None],
+        begin: Callable[[int, Descriptor], None],
         *,
         fetched: bool = False,
     ):
         self._descriptors, self._tables = descriptors, tables
         self._room, self._completed, self._room_for_pass = room, completed, room_for_pass
-        self._fetched = fetched
+        self._begin, self._fetched = begin, fetched
         self.emitted: list[Emitted] = []
-        self.tiles = self.items = self._passes = 0
+        self.tiles = 0  # among them, not counting ends
+        self._passes = 0
         self._steps = self._all()
         self.pending: tuple[int, int, int] | None = None
         self.blocked = self.done = False
@@ -108,11 +108,10 @@ class Front:
                 now = yield from self._pass(now, d)
             else:
                 now = yield from self._descriptor(now, d, *self._tables[index])
-            while (room := self._room(self.items, True)) is None:
+            while (room := self._room(len(self.emitted), True)) is None:
                 yield None
             now = max(now, room)  # END
             self.emitted.append(Emitted(now + 1, ends=self._passes - 1 if is_pass else None))
-            self.items += 1
             now += 1
 
     def _pass(self, now: int, d: Descriptor):
@@ -121,7 +120,7 @@ class Front:
         while (room := self._room_for_pass(self._passes)) is None:
             yield None
         now = max(now, room)
-        self.emitted.append(Emitted(now + 1, begins=d))
+        self._begin(now + 1, d)
         self._passes += 1
         return now + 1
 
@@ -168,12 +167,11 @@ class Front:
         """From the cycle in which a run is known to the one in which its last tile is taken."""
         for tile in tiles_of_run(d, run, stationary_bits):
             now += 10 if tile.band else 9  # NEXT, ROWS to BAND
-            while (room := self._room(self.items, False)) is None:
+            while (room := self._room(len(self.emitted), False)) is None:
                 yield None
             now = max(now, room)
             self.emitted.append(Emitted(now + 1, tile))
             self.tiles += 1
-            self.items += 1
         return now
 
     def _lookup(self, now: int, address: int):

@@ -77,8 +77,10 @@ class Pipeline:
         self._execute = Execute(config, self._stalls)
         self._store = Store(config, ddr, shared, self._execute.reads, self._stalls)
         self._vector = VectorUnit(ddr, reads, self._store.bus)
-        for arbiter in (*reads, self._store.bus):
+        for arbiter in reads:
             arbiter.others = self._vector.advance
+        # STORE is followed further ahead than LOAD, which goes before the vector unit.
+        self._store.bus.others = lambda until: self._vector.advance(min(until, self._load.now))
         self._buses = reads
         # When units have let go of what the queues held: tiles in LOAD and EXEC, tiles and ends in STORE.
         self._loaded: list[int] = []
@@ -86,7 +88,15 @@ class Pipeline:
         self._stored: list[int] = []
         self._ends: list[int] = []
         self._waiting: list[tuple[Emitted, int]] = []  # items in front of STORE, with the cycle when they are complete
-        self._front = Front(descriptors, tables, self._room, self._completed, self._room_for_pass, fetched=fetched)
+        self._front = Front(
+            descriptors,
+            tables,
+            self._room,
+            self._completed,
+            self._room_for_pass,
+            self._vector.begin,
+            fetched=fetched,
+        )
 
     def _room(self, item: int, end: bool) -> int | None:
         depth = self._config.queue_depth
@@ -118,15 +128,13 @@ class Pipeline:
                 done += 1
                 if item.tile:
                     self._tile(item.start, item.tile)
-                elif item.begins:
-                    self._vector.begin(item.start, item.begins)
                 else:
                     self._waiting.append((item, 0))
             elif front.pending is not None:
                 front.answer(self._load.read(*front.pending).last)
             elif self._waiting and not self._runs(self._waiting[0][0].ends):
                 self._drain(0)
-            elif self._vector.next is not None:
+            elif self._vector.works:
                 self._vector.advance(inf)
             elif front.done:
                 break
@@ -140,11 +148,16 @@ class Pipeline:
             **asdict(self._stalls),
         )
 
-    def _drain(self, leave: int) -> None:
-        """Let STORE work until `leave` tiles wait: it competes with EXEC, whose next tile has to be known by then."""
+    def _drain(self, leave: int, *, passes: bool = False) -> None:
+        """Let STORE work until `leave` tiles wait: it competes with EXEC, whose next tile has to be known by then.
+
+        It goes no further than to a pass that is still in work, unless `passes` says so.
+        """
         while self._waiting:
             item, full = self._waiting[0]
-            if sum(1 for waiting, _ in self._waiting if waiting.tile) <= leave and (item.tile or self._runs(item.ends)):
+            if self._runs(item.ends) and not passes:
+                break
+            if item.tile and sum(1 for waiting, _ in self._waiting if waiting.tile) <= leave:
                 break
             self._waiting.pop(0)
             if item.tile:
@@ -178,6 +191,8 @@ class Pipeline:
                 filled = load.stream(self._front, address, tile.run_beats, loops)
             if block == 0:
                 number = len(self._executed)
+                if number >= SLOTS and len(self._store.result_free) <= number - SLOTS:
+                    self._drain(1, passes=True)
                 free = self._store.result_free[number - SLOTS] if number >= SLOTS else NEVER
                 self._executed.append(execute.tile(start, free))
             execute.block(filled + FILLED, tile.bits)

@@ -6,10 +6,10 @@ Constants are lengths of pipelines and numbers of states in the RTL (`rtl.vector
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import product
 
-from host.cycles.bus import NEVER, Arbiter
+from host.cycles.bus import NEVER, Arbiter, Run
 from host.cycles.front import RECEIVED
 from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS
@@ -62,19 +62,19 @@ class VectorUnit:
 
     Attributes
     ----------
-    next : cycle of its next read, or None if there is no pass in work.
+    works : a pass is in work.
     finished : of each pass the cycle in which everything has been written and acknowledged.
     words : taken so far.
-    reads, writes : beats of each channel.
+    lane_cycles : in which the lanes take them at the best.
+    read_beats, write_beats : of each manager, and written.
     """
 
     def __init__(self, ddr: Ddr, reads: Sequence[Arbiter], writes: Arbiter):
         self._reads, self._writes = reads, writes
         self._response = ddr.write_latency + 2
-        self._steps: Generator[int, None, None] | None = None
+        self._steps: Iterator[tuple[int, int]] = iter(())
+        self._wants: tuple[int, int] | None = None  # manager of its next read, and when it is offered
         self._stepping = False
-        self.next: int | None = None
-        self.begun = 0
         self.finished: list[int] = []
         self.words = self.lane_cycles = 0
         self.read_beats = [0] * len(reads)
@@ -82,24 +82,29 @@ class VectorUnit:
 
     def begin(self, start: int, d: Descriptor) -> None:
         """A pass that the unit sees in cycle `start`; the one before it has finished."""
-        assert self.next is None, "passes follow one another"
-        self.begun += 1
+        assert not self.works, "passes follow one another"
         self.words += words(d)
         self.lane_cycles += words(d) * cycles_per_word(d)
         self._steps = _Walk(self, d).run(start)
         self._step()
 
+    @property
+    def works(self) -> bool:
+        return self._wants is not None
+
     def advance(self, until: float) -> None:
-        """Do what begins up to cycle `until`."""
+        """Do what others, who go first, do not hold up before cycle `until`."""
         if self._stepping:
             return  # it asks for itself
-        while self.next is not None and self.next <= until:
+        while self._wants is not None:
+            manager, offered = self._wants
+            if self._reads[manager].accepts(offered) >= until:
+                break
             self._step()
 
     def _step(self) -> None:
-        assert self._steps is not None
         self._stepping = True
-        self.next = next(self._steps, None)
+        self._wants = next(self._steps, None)
         self._stepping = False
 
     # What a walk does on the buses --------------------------------------------------------------------------------
@@ -152,8 +157,8 @@ class _Walk:
         self._q, self._positive = _place(d, "q"), _place(d, "positive")
         self._marks = bool(d.positive_planes)
 
-    def run(self, start: int) -> Generator[int, None, None]:
-        """Yields the cycle in which each row is read, before it is."""
+    def run(self, start: int) -> Iterator[tuple[int, int]]:
+        """Yields the manager of each read and the cycle from which it is offered, before it is made."""
         d, unit = self._d, self._unit
         self._issue = start + VectorShape.LATENCY + 1
         self._accepted = [deque([NEVER] * COMMANDS, maxlen=COMMANDS) for _ in range(unit.managers)]
@@ -173,12 +178,11 @@ class _Walk:
         rows = product(range(d.k_blocks), range(d.samples), range(d.height))
         for block, sample, y in rows:
             self._issue = max(self._issue, self._drained[0] + 1)
-            yield self._issue
             ends_sample = y == d.height - 1
             ends_block = ends_sample and sample == d.samples - 1
             opens = y == 0 and (self._each_sample or sample == 0)
             closes = ends_sample if self._each_sample else ends_block
-            ready = self._read(block, sample, y, opens)
+            ready = yield from self._read(block, sample, y, opens)
             complete = self._sweep(ready, opens, closes and self._sums)
             self._write(complete, (sample, block, y))
             if closes and self._sums:
@@ -186,14 +190,17 @@ class _Walk:
         done = max(self._emit, self._sent + BEAT) + 2
         unit.finished.append(max(done, self._last + unit.response))
 
-    def _command(self, manager: int, address: int, beats: int):
+    def _command(self, manager: int, address: int, beats: int) -> Generator[tuple[int, int], None, Run]:
         sent = max(self._issue, self._accepted[manager][0] + 1)
+        yield manager, sent + 1
         run = self._unit.read(manager, sent + 1, address, beats)
         self._accepted[manager].append(run.taken)
         self._issue = sent + 1
         return run
 
-    def _read(self, block: int, sample: int, y: int, opens: bool) -> tuple[int, int, int]:
+    def _read(
+        self, block: int, sample: int, y: int, opens: bool
+    ) -> Generator[tuple[int, int], None, tuple[int, int, int]]:
         """Read a row. Return the cycles in which it may be granted, its results be put together, coefficients be used."""
         d = self._d
         self._issue += 1  # ROW
@@ -201,13 +208,13 @@ class _Walk:
         if opens:
             self._issue = max(self._issue, self._set_drained[0] + 1)
             address = d.vector_coefficients + block * SET_BYTES + sample * d.vector_coefficients_stride
-            run = self._command(0, address, SET_BEATS)
+            run = yield from self._command(0, address, SET_BEATS)
             fed = max(run.last + COEFFICIENTS, max(run.first, self._turned + 1) + SET_BEATS)
             self._set_drained.append(fed)
             coefficients = fed
         last = results = NEVER
         for manager, (base, stride_n, stride_c, stride_y), beats in self._tensors:
-            run = self._command(manager, base + sample * stride_n + block * stride_c + y * stride_y, beats)
+            run = yield from self._command(manager, base + sample * stride_n + block * stride_c + y * stride_y, beats)
             last = max(last, run.last)
             if d.vector_source and manager == self._unit.managers - 1 and results == NEVER:
                 results = run.last + RESULTS
