@@ -7,6 +7,7 @@ this board shows what steps of any size submit, for `host.cycles`, in seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,18 @@ _SUMS = np.dtype([("sums", "<i8"), ("products", "<i8"), ("low", "<i4"), ("high",
 assert _SUMS.itemsize == SUMS_BYTES
 
 
+class Run(NamedTuple):
+    """Descriptors that the host waits for.
+
+    Attributes
+    ----------
+    of_host : of each, whether the host has written its streaming operand.
+    """
+
+    descriptors: list[Descriptor]
+    of_host: list[bool]
+
+
 class RecordingBoard(MemoryBoard):
     """Addresses without bytes.
 
@@ -31,18 +44,20 @@ class RecordingBoard(MemoryBoard):
 
     Attributes
     ----------
-    runs : the descriptors that were run together, and together again.
+    runs : what was run together, and together again.
     """
 
     name = "recording"
 
     def __init__(self, config: AcceleratorConfig, memory_bytes: int = 1 << 30):
         self.config, self.memory_bytes = config, memory_bytes
-        self.runs: list[list[Descriptor]] = []
+        self.runs: list[Run] = []
+        self._written: set[int] = set()  # addresses of what the host has written
         self._sums: dict[int, Descriptor] = {}  # passes by the address of their sums
 
     def write(self, address: int, data: np.ndarray) -> None:
         self._sums.pop(address, None)
+        self._written.add(address)
 
     def read(self, address: int, nbytes: int) -> np.ndarray:
         raw = np.zeros(nbytes, np.uint8)
@@ -57,12 +72,15 @@ class RecordingBoard(MemoryBoard):
         return raw
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
-        self.runs.append(list(descriptors))
+        run = Run(list(descriptors), [])
         for d in descriptors:
+            run.of_host.append(d.stream_base in self._written)
             for address in (d.out_base, d.q_base, d.positive_base):
                 self._sums.pop(address, None)
+                self._written.discard(address)
             if d.opcode == Opcode.VECTOR and d.vector_controls & Pass.SUMS:
                 self._sums[d.vector_sums] = d
+        self.runs.append(run)
 
     def _product(self, plan: Plan, *operands: Operand) -> np.ndarray:
         """Zeros, whatever the operands hold; nothing is packed."""
@@ -70,6 +88,7 @@ class RecordingBoard(MemoryBoard):
             regions = {number: self.memory.take(plan.tensors[number].nbytes) for number in (*node.reads, *node.writes)}
             self.host_write_bytes += sum(regions[number].nbytes for number in node.reads)
             self.host_read_bytes += sum(regions[number].nbytes for number in node.writes)
+            self._written |= {regions[number].address for number in node.reads}
             self.run(node.at(lambda number, regions=regions: regions[number].address))
             for region in regions.values():
                 self.memory.release(region)

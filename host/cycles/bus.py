@@ -55,49 +55,77 @@ class Rate:
         return self._time
 
 
+@dataclass
+class Part:
+    """What a channel has had of a window of what is shared."""
+
+    write: bool
+    window: int = -1
+    moved: float = 0.0
+
+
 class Shared:
     """What all channels move together, booked in windows of time.
 
     A channel finds what others have left, but no less than its part: LOAD, whose runs are booked long before STORE's,
-    does not go first. What others had booked there moves on to later windows, though they are not told.
+    does not go first. What others had booked there moves on to later windows, though they are not told. Refresh and
+    turning to the other direction are charged on average.
 
     Parameters
     ----------
     rate : beats a cycle.
     parts : the part of a channel is one of so many.
+    turn : what turning costs, as `rtl.ddr.Ddr.turn`.
     """
 
     WINDOW = 32
 
-    def __init__(self, rate: Fraction, parts: int = 2):
+    def __init__(self, rate: Fraction, parts: int = 2, turn: float = 0.0):
         self._room = float(rate * self.WINDOW)
-        self._part = float(rate / parts)
-        self._booked: dict[int, float] = {}  # beats of each window
+        self._part = float(rate / parts) / (1 + turn / 2)
+        self._turn = turn
+        self._booked: dict[int, list[float]] = {}  # of each window: beats read, beats written, room that is gone
 
     @classmethod
     def of(cls, config: AcceleratorConfig, ddr: Ddr) -> Shared | None:
         """None if all channels together cannot move more than the memory can."""
-        if 2 * config.managers * ddr.bandwidth <= ddr.shared:
+        if 2 * config.managers * ddr.bandwidth <= ddr.usable:
             return None
-        return cls(ddr.shared, config.managers + 1)  # of two managers' four channels, three are busy at the most
+        # Of two managers' four channels, three are busy at the most.
+        return cls(ddr.shared * ddr.refreshed, config.managers + 1, ddr.turn)
 
-    def book(self, first: int, last: int, count: int) -> float:
+    def _beats(self, room: float, behind: float) -> float:
+        """Beats of a direction that find room where it is `behind` the other one: up to there they make it turn."""
+        turning = behind * (1 + self._turn)
+        return room / (1 + self._turn) if room < turning else max(behind, 0.0) + room - max(turning, 0.0)
+
+    def _room_of(self, beats: float, behind: float) -> float:
+        """The inverse."""
+        return beats + self._turn * min(beats, max(behind, 0.0))
+
+    def book(self, part: Part, first: int, last: int, count: int) -> float:
         """By how many cycles `count` beats are late which a channel alone would move from cycle `first` to `last`."""
+        write = part.write
         pace = count / (last + 1 - first)
         now, left = float(first), float(count)
         while True:
             window = int(now // self.WINDOW)
             end = (window + 1) * self.WINDOW
-            booked = self._booked.get(window, 0.0)
-            share = max(self._room - booked, self._part * (end - now))
+            booked = self._booked.setdefault(window, [0.0, 0.0, 0.0])
+            behind = booked[not write] - booked[write]
+            if part.window != window:
+                part.window, part.moved = window, 0.0
+            share = max(self._beats(self._room - booked[2], behind), self._part * self.WINDOW - part.moved)
             moved = min(left, pace * (end - now), share)
             left -= moved
-            more = booked + moved
-            while more > self._room:
-                self._booked[window] = self._room
+            part.moved += moved
+            booked[write] += moved
+            booked[2] += self._room_of(moved, behind)
+            while (more := booked[2] - self._room) > 0:
+                booked[2] = self._room
                 window += 1
-                more += self._booked.get(window, 0.0) - self._room
-            self._booked[window] = more
+                booked = self._booked.setdefault(window, [0.0, 0.0, 0.0])
+                booked[2] += more
             if left < 1e-6:
                 return max(0.0, now + moved / pace - (last + 1))
             now = end
@@ -124,6 +152,7 @@ class Channel:
     config, ddr : the accelerator and its memory; both limit the bursts in flight.
     data_delay : cycles from an accepted address to its first beat.
     release_delay : cycles from a burst's last beat until the memory accepts another in its place.
+    write : its direction.
     shared : what all channels of the memory move together, if that may hold them up.
 
     Attributes
@@ -133,9 +162,16 @@ class Channel:
     """
 
     def __init__(
-        self, config: AcceleratorConfig, ddr: Ddr, data_delay: int, release_delay: int, shared: Shared | None = None
+        self,
+        config: AcceleratorConfig,
+        ddr: Ddr,
+        data_delay: int,
+        release_delay: int,
+        shared: Shared | None = None,
+        *,
+        write: bool = False,
     ):
-        self._rate, self._shared = Rate(ddr.bandwidth), shared
+        self._rate, self._shared, self._part = Rate(ddr.bandwidth), shared, Part(write)
         self._late = 0.0  # what the sharing holds it up, below a cycle
         self._window = window = min(config.outstanding, ddr.outstanding)
         self._burst = config.burst_beats
@@ -179,7 +215,7 @@ class Channel:
             self._accepted = max(put + 1, self._ends[0] + self._release_delay)
             begun, last = self._rate.beats(max(self._accepted + self._data_delay, last + 1, ready), count)
             if self._shared is not None:
-                self._late += self._shared.book(begun, last, count)
+                self._late += self._shared.book(self._part, begun, last, count)
                 whole = int(self._late)
                 self._late -= whole
                 last = self._rate.hold(last + whole)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
+from typing import NamedTuple
 
 from host.cycles.bus import NEVER, Arbiter, Channel, Shared
 from host.cycles.front import Emitted, Front
@@ -49,11 +50,32 @@ class Cycles:
         return Cycles(**{name: value - getattr(other, name) for name, value in asdict(self).items()})
 
 
+class Bounds(NamedTuple):
+    """How long each part of the machine would take for a program if nothing else did, in cycles.
+
+    Attributes
+    ----------
+    array, table : passes over the array; table entries.
+    fill, drain : LOAD's beats over its busiest port, STORE's over theirs.
+    lanes : words through the vector unit.
+    ports : the vector unit's beats over its busiest port and direction.
+    ddr : all beats, with refresh and turning.
+    """
+
+    array: float
+    table: float
+    fill: float
+    drain: float
+    lanes: float
+    ports: float
+    ddr: float
+
+
 class Pipeline:
     """One filling of the ring, from an idle accelerator until it is idle again.
 
-    `tables` holds the precision bytes of each descriptor: the samples' and the stationary operand's. `fetched`: the first
-    descriptor has waited for a fence, which lets it go in the cycle before the first.
+    `tables` holds the precision bytes of each descriptor: the samples' and the stationary operand's. `fetched`: the
+    first descriptor has waited for a fence, which lets it go in the cycle before the first.
     """
 
     def __init__(
@@ -65,7 +87,7 @@ class Pipeline:
         *,
         fetched: bool = False,
     ):
-        self._config = config
+        self._config, self._ddr = config, ddr
         self._stalls = Stalls()
         shared = Shared.of(config, ddr)
         delay = ddr.read_latency + 1  # one cycle for the beat to show on the bus
@@ -146,6 +168,21 @@ class Pipeline:
             write_bytes=written * BEAT_BYTES,
             vector_busy=self._vector.words,
             **asdict(self._stalls),
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of the program that has been run."""
+        rate, ddr, vector = float(self._ddr.bandwidth), self._ddr, self._vector
+        read, written = sum(arbiter.bus.beats for arbiter in self._buses), sum(self._store.beats) + vector.write_beats
+        return Bounds(
+            array=self._stalls.exec_busy,
+            table=self._stalls.table_busy,
+            fill=max(self._load.beats) / rate,
+            drain=max(self._store.beats) / rate,
+            lanes=vector.lane_cycles,
+            ports=max(*vector.read_beats, vector.write_beats) / rate,
+            ddr=(read + written + ddr.turn * min(read, written)) / float(ddr.shared * ddr.refreshed),
         )
 
     def _drain(self, leave: int, *, passes: bool = False) -> None:

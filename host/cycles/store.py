@@ -37,7 +37,7 @@ class StoreLane:
         self._response = ddr.write_latency + 1
         # A burst's data may follow its address after three cycles; its place is free when the response is in.
         shares = config.vector and lane == config.lanes - 1
-        self.bus = Arbiter(Channel(config, ddr, 3, self._response, shared), 1 + shares)
+        self.bus = Arbiter(Channel(config, ddr, 3, self._response, shared, write=True), 1 + shares)
         self.beats = 0
         self.now = NEVER
         self._last = NEVER  # last beat on the bus

@@ -15,6 +15,7 @@ from host.geometry import ceil_div
 from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS
 from rtl.ddr import Ddr
 from rtl.isa import Descriptor, Pass, Sink
+from rtl.lane import Lane
 from rtl.lanes import VectorLanes
 from rtl.reduction import Reduction
 from rtl.vector_collect import CLIPPED, EXTREMES, SUMS, VectorCollect
@@ -35,7 +36,7 @@ AHEAD = 2
 #: From a set's last beat of coefficients on the bus until the lanes may take the first word with it.
 COEFFICIENTS = RECEIVED + 4
 #: From a channel block's first word until the lanes take the coefficients of the next one.
-TURN = VectorLanes._AHEAD  # noqa: SLF001
+TURN = VectorLanes.LATENCY - Lane.LATENCY
 #: From a job on its way to `VectorSend` until its first beat is read, and from there to the bus.
 JOB, BEAT = 2, VectorCollect.LATENCY + 2
 #: Beats between what is read of the results and the bus.
@@ -136,9 +137,10 @@ class _Walk:
         controls = Pass(d.vector_controls)
         self._each_sample, self._sums = bool(controls & Pass.EACH_SAMPLE), bool(controls & Pass.SUMS)
         self._per_word = cycles_per_word(d)
-        # (what, manager, address, strides of n, c, y, beats) of what is read with every row
+        # (manager, place, beats) of what is read with every row
         self._tensors = []
         for what, name in TENSORS.items():
+            assert isinstance(what, Read)
             planes = getattr(d, f"{name}_planes")
             beats = d.width * self._per_word if what == Read.U and d.vector_source else planes * groups
             if beats:
@@ -201,7 +203,7 @@ class _Walk:
     def _read(
         self, block: int, sample: int, y: int, opens: bool
     ) -> Generator[tuple[int, int], None, tuple[int, int, int]]:
-        """Read a row. Return the cycles in which it may be granted, its results be put together, coefficients be used."""
+        """Read a row. Return from when it may be granted, has put results together, and has its coefficients."""
         d = self._d
         self._issue += 1  # ROW
         coefficients = NEVER
