@@ -73,8 +73,7 @@ class Front:
         self._passes = 0
         self._steps = self._all()
         self.pending: tuple[int, int, int] | None = None
-        self.blocked = self.done = False
-        self._resume(None)
+        self.blocked, self.done = True, False  # until the first `retry`
 
     def _resume(self, answer: int | None) -> None:
         try:

@@ -21,7 +21,7 @@ from host.cycles.units import FILLED, Execute, Load, Stalls, Table, stream_runs,
 from host.cycles.vector import VectorUnit
 from rtl.config import BEAT_BYTES, SLOTS, AcceleratorConfig
 from rtl.ddr import Ddr
-from rtl.isa import Descriptor
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor
 from sim.tile_model import Tile
 
 
@@ -87,7 +87,7 @@ class Pipeline:
         *,
         fetched: bool = False,
     ):
-        self._config, self._ddr = config, ddr
+        self._config, self._ddr, self._fetched = config, ddr, fetched
         self._stalls = Stalls()
         shared = Shared.of(config, ddr)
         delay = ddr.read_latency + 1  # one cycle for the beat to show on the bus
@@ -161,10 +161,11 @@ class Pipeline:
             elif front.done:
                 break
         last = self._ends[-1] + 1
+        read = sum(arbiter.bus.beats for arbiter in self._buses)
         written = sum(self._store.beats) + self._vector.write_beats
         return Cycles(
             busy=last,
-            read_bytes=sum(arbiter.bus.beats for arbiter in self._buses) * BEAT_BYTES,
+            read_bytes=read * BEAT_BYTES + self._fetched * DESCRIPTOR_BYTES,
             write_bytes=written * BEAT_BYTES,
             vector_busy=self._vector.words,
             **asdict(self._stalls),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ BESIDE = 6.5, 2.0
 #: The same where channels wait for each other because the memory carries no more: reads go before writes in the
 #: simulated one, which shows in passes so short that buffers hold a good part of them.
 EXHAUSTED = 9.0, 2.0
-COLUMNS = {"work": "{work}", "tensors": "{shapes}", "RTL": "{rtl:,}", "model": "{model:,}", "error": "{error:+.2f}%"}
+COLUMNS = {"work": "{work}", "RTL": "{rtl:,}", "model": "{model:,}", "error": "{error:+.2f}%"}
 MEMORY = 1 << 28
 
 
@@ -55,10 +56,8 @@ def compare(
         for name in ("read_bytes", "write_bytes", "exec_busy", "vector_busy"):
             assert getattr(ours, name) == rtl[name], name
         error = 100 * (ours.busy / rtl["busy"] - 1)
-        work, shapes = (
-            ", ".join(each) for each in zip(*((kind(d, of_host=False), shape(d)) for d in program), strict=True)
-        )
-        rows.append({"work": work, "shapes": shapes, "rtl": rtl["busy"], "model": ours.busy, "error": error})
+        work = ", ".join(f"{kind(d, of_host=False)} {shape(d)}" for d in program)
+        rows.append({"work": work, "rtl": rtl["busy"], "model": ours.busy, "error": error})
     board.close()
     print_table(COLUMNS, rows)
     assert max(abs(row["error"]) for row in rows) <= accepted[0]
@@ -77,7 +76,7 @@ def mixed(runs: list[list[Descriptor]]) -> list[list[Descriptor]]:
     """Runs in which a pass and a product have no fence between them, in either order."""
     found = []
     for run in runs:
-        for first, second in zip(run, run[1:], strict=False):
+        for first, second in pairwise(run):
             kinds = {first.opcode == Opcode.VECTOR, second.opcode == Opcode.VECTOR}
             if kinds == {True, False} and not second.flags & Flag.FENCE:
                 pair = [*alone(first), second]
