@@ -85,6 +85,7 @@ class Shared:
         self._part = float(rate / parts) / (1 + turn / 2)
         self._turn = turn
         self._booked: dict[int, list[float]] = {}  # of each window: beats read, beats written, room that is gone
+        self._later: dict[int, int] = {}  # of a window that is full: a later one, up to which all are
 
     @classmethod
     def of(cls, config: AcceleratorConfig, ddr: Ddr) -> Shared | None:
@@ -102,6 +103,16 @@ class Shared:
     def _room_of(self, beats: float, behind: float) -> float:
         """The inverse."""
         return beats + self._turn * min(beats, max(behind, 0.0))
+
+    def _open(self, window: int) -> int:
+        """The first window from `window` on that is not full."""
+        found = window
+        while found in self._later:
+            found = self._later[found]
+        while window != found:
+            after, self._later[window] = self._later[window], found
+            window = after
+        return found
 
     def book(self, part: Part, first: int, last: int, count: int) -> float:
         """By how many cycles `count` beats are late which a channel alone would move from cycle `first` to `last`."""
@@ -123,7 +134,8 @@ class Shared:
             booked[2] += self._room_of(moved, behind)
             while (more := booked[2] - self._room) > 0:
                 booked[2] = self._room
-                window += 1
+                self._later[window] = window + 1
+                window = self._open(window)
                 booked = self._booked.setdefault(window, [0.0, 0.0, 0.0])
                 booked[2] += more
             if left < 1e-6:
