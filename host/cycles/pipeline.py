@@ -1,8 +1,9 @@
 """Cycles of a program by recurrences: what the accelerator would take, without simulating it.
 
 `Pipeline` follows one filling of the descriptor ring through the front end, LOAD, the table loader, EXEC and STORE, at
-the granularity of runs, passes and tiles. Each of these units works in order, and everything that a step waits for
-belongs to an earlier pass, so one walk in the order of the program gives the time of every step.
+the granularity of runs, passes and tiles, and through the vector unit, row by row. Each of these units works in order,
+and everything that a step waits for belongs to an earlier pass, so one walk in the order of the program gives the time
+of every step.
 
 Not modelled: planes that the accelerator skips because they are zero (the data decides), and bus stalls at random.
 """

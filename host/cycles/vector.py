@@ -44,8 +44,8 @@ UNDER_WAY = BEAT + 1
 
 
 def cycles_per_word(d: Descriptor) -> int:
-    """In which the lanes take a word at the most: results of a product come at 64 bits a cycle."""
-    return max(1, (WORD_CHANNELS << d.vector_source >> 3) if d.vector_source else 1)
+    """Of the lanes: one, but results of a product come at 64 bits a cycle."""
+    return WORD_CHANNELS << d.vector_source >> 3 if d.vector_source else 1
 
 
 def words(d: Descriptor) -> int:
@@ -63,7 +63,7 @@ class VectorUnit:
 
     Attributes
     ----------
-    works : a pass is in work.
+    response : cycles from the last beat on the bus until everything is quiet.
     finished : of each pass the cycle in which everything has been written and acknowledged.
     words : taken so far.
     lane_cycles : in which the lanes take them at the best.
@@ -72,7 +72,7 @@ class VectorUnit:
 
     def __init__(self, ddr: Ddr, reads: Sequence[Arbiter], writes: Arbiter):
         self._reads, self._writes = reads, writes
-        self._response = ddr.write_latency + 2
+        self.response = ddr.write_latency + 2
         self._steps: Iterator[tuple[int, int]] = iter(())
         self._wants: tuple[int, int] | None = None  # manager of its next read, and when it is offered
         self._stepping = False
@@ -90,7 +90,13 @@ class VectorUnit:
         self._step()
 
     @property
+    def managers(self) -> int:
+        """How many there are."""
+        return len(self._reads)
+
+    @property
     def works(self) -> bool:
+        """Whether there is a pass in work."""
         return self._wants is not None
 
     def advance(self, until: float) -> None:
@@ -108,24 +114,15 @@ class VectorUnit:
         self._wants = next(self._steps, None)
         self._stepping = False
 
-    # What a walk does on the buses --------------------------------------------------------------------------------
-
-    def read(self, manager: int, offered: int, address: int, beats: int):
+    def read(self, manager: int, offered: int, address: int, beats: int) -> Run:
+        """A command of the pass."""
         self.read_beats[manager] += beats
         return self._reads[manager].run(offered, address // BEAT_BYTES, beats)
 
-    def write(self, offered: int, address: int, beats: int, ready: int, complete: int):
+    def write(self, offered: int, address: int, beats: int, ready: int, complete: int) -> Run:
+        """Likewise; see `Channel.run`."""
         self.write_beats += beats
         return self._writes.run(offered, address // BEAT_BYTES, beats, ready, complete)
-
-    @property
-    def managers(self) -> int:
-        return len(self._reads)
-
-    @property
-    def response(self) -> int:
-        """From the last beat on the bus until everything is quiet."""
-        return self._response
 
 
 class _Walk:
@@ -145,7 +142,6 @@ class _Walk:
             beats = d.width * self._per_word if what == Read.U and d.vector_source else planes * groups
             if beats:
                 self._tensors.append((manager_of(what, unit.managers), _place(d, name), beats))
-        self._used = sorted({manager for manager, _, _ in self._tensors})
         self._groups, self._capacity = groups, RING // groups
         digits = d.vector_sink == Sink.DIGITS
         entries = d.width if digits else groups

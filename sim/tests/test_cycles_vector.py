@@ -18,6 +18,7 @@ from host.ring import RESERVED_BYTES
 from rtl.config import AcceleratorConfig
 from rtl.ddr import MEMORIES, Ddr
 from rtl.isa import Descriptor, Flag, Opcode
+from sim.tests.vector_passes import Space, drawn_pass
 from sim.verilated import VerilatedTransport
 
 #: Accepted error of the model in % of a program's cycles, and of those of all programs.
@@ -90,6 +91,21 @@ def test_every_pass_of_a_step_and_products_beside(managers):
     runs = recorded(config, 2, Precision(4, 6))
     compare(config, MEMORIES["pl-ddr"], passes(runs), ACCEPTED)
     compare(config, MEMORIES["pl-ddr"], mixed(runs), BESIDE)
+
+
+def test_random_passes():
+    """Of all kinds that there are, most of them so short that single cycles count."""
+    config = AcceleratorConfig.preset("vector", clusters=2, managers=2)
+    programs = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        space = Space(rng, 1 << 20)
+        space.take(RESERVED_BYTES)
+        digits = (
+            {"vector_sink": 1, "width": 1 + seed % 16, "q_planes": 1 + seed % 15} if seed % 2 else {"vector_sink": 0}
+        )
+        programs.append([drawn_pass(rng, space, **digits)])
+    compare(config, MEMORIES["pl-ddr"], programs, BESIDE)
 
 
 def test_every_pass_with_a_memory_that_its_ports_exhaust():
