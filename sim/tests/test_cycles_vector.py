@@ -101,10 +101,8 @@ def test_random_passes():
         rng = np.random.default_rng(seed)
         space = Space(rng, 1 << 20)
         space.take(RESERVED_BYTES)
-        digits = (
-            {"vector_sink": 1, "width": 1 + seed % 16, "q_planes": 1 + seed % 15} if seed % 2 else {"vector_sink": 0}
-        )
-        programs.append([drawn_pass(rng, space, **digits)])
+        as_digits = {"vector_sink": 1, "width": 1 + seed % 16, "q_planes": 1 + seed % 15}
+        programs.append([drawn_pass(rng, space, **(as_digits if seed % 2 else {"vector_sink": 0}))])
     compare(config, MEMORIES["pl-ddr"], programs, BESIDE)
 
 
