@@ -236,7 +236,7 @@ def kind(d: Descriptor, *, of_host: bool) -> str:
     if not d.u_planes:
         return "gradient of pooling"
     if d.u_planes == MASTER_BITS:
-        return "update" if d.v_planes else "codes of weights"
+        return "update"
     return "dy" if d.v_planes else "upper planes"
 
 
