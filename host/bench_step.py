@@ -19,6 +19,7 @@ from host.cycles.pipeline import Bounds, Cycles
 from host.nn.models import build_model
 from host.quantise import Precision
 from host.step.device import DeviceStep
+from host.step.memory_engine import MemoryEngine
 from host.step.tensors import Storage
 from host.step.weights import MASTER_BITS, MOMENTUM_BITS
 from rtl.config import WORD_CHANNELS, AcceleratorConfig
@@ -78,7 +79,7 @@ def record(
     micro_batch: int = 0,
     memory_bytes: int = 1 << 30,
 ) -> Recorded:
-    """What a training step of a network submits once ranges are known. Raises ValueError if the step cannot be one."""
+    """What a training step of a network submits once ranges are known. Raises ValueError if no unit computes it."""
     board = RecordingBoard(config, memory_bytes)
     step = DeviceStep(
         build_model(net, image, 10, seed=0, edge_bits=2),
@@ -90,6 +91,8 @@ def record(
         momentum=0.9,
         weight_decay=1e-4,
     )
+    if not isinstance(step.engine, MemoryEngine):
+        raise ValueError(f"the device does not compute steps of {net}, but {step.engine.name}")
     rng = np.random.default_rng(0)
     for images in (min(batch, _FIRST), batch):
         step.host_work()

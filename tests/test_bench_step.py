@@ -111,6 +111,15 @@ def test_the_command(tmp_path, capsys):
     assert reports[1]["machine"]["shared_bytes_per_cycle"] > reports[0]["machine"]["shared_bytes_per_cycle"] > 16
 
 
+def test_a_step_that_no_unit_computes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--step", "--net", "cnn-small", "--image", "1x8x80"])
+    error = capsys.readouterr().err
+    assert (
+        "the device does not compute steps of cnn-small, but arrays of the host, as rows of 80 pixels exceed" in error
+    )
+
+
 def test_memories_of_boards_that_have_their_own(capsys):
     with pytest.raises(SystemExit):
         main(["--board", "golden", "--memory", "ps-ddr"])

@@ -281,5 +281,9 @@ class _Walk:
             self._order(self._sums_at, CLIPPED - SUMS)
 
 
+_PLACE = ("base", "stride_n", "stride_c", "stride_y")
+
+
 def _place(d: Descriptor, name: str) -> tuple[int, int, int, int]:
-    return tuple(getattr(d, f"{name}_{field}") for field in ("base", "stride_n", "stride_c", "stride_y"))  # type: ignore[return-value]
+    base, stride_n, stride_c, stride_y = (getattr(d, f"{name}_{each}") for each in _PLACE)
+    return base, stride_n, stride_c, stride_y
