@@ -2,7 +2,8 @@
 
 Every layer and pass runs with random codes that use the whole range of their bits, so that no plane is skipped. The
 counters of the accelerator give the cycles from the first descriptor to the last result, with loading and storing.
-`--pairs` measures the cycles per slot of pairs of operand widths instead.
+`--pairs` measures the cycles per slot of pairs of operand widths instead, `--step` models the whole training step of a
+build with a vector unit, see `host.bench_step`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from host import QTensor, ops
-from host.backends import board_names, open_board
+from host import QTensor, bench_step, ops
+from host.backends import board_names, find, open_board
 from host.board import Board
 from host.machine import SCOPE, Machine, default_preset
 from host.nn.models import MODELS
@@ -28,6 +29,7 @@ from host.qtensor import code_range
 from host.quantise import Precision
 from host.training.workload import network, task
 from rtl.config import LANES, AcceleratorConfig
+from rtl.ddr import MEMORIES
 
 #: Operand widths that FracTrain's schedules meet.
 PAIRS = ((3, 3), (3, 6), (4, 4), (4, 8), (6, 6), (6, 8), (6, 12), (8, 8), (8, 12), (8, 16))
@@ -170,6 +172,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bw", type=int, default=8, help="backward bits (default: 8)")
     parser.add_argument("--batch", type=int, default=4, help="images (default: 4)")
     parser.add_argument("--pairs", action="store_true", help="measure pairs of widths instead of a network")
+    parser.add_argument("--step", action="store_true", help="model the whole training step instead; no board is opened")
+    parser.add_argument("--micro-batch", type=int, default=0, metavar="N", help="with --step: images of a micro-batch")
+    parser.add_argument(
+        "--memory", choices=sorted(MEMORIES), help="the memory (default: ps-ddr with --step, else hp-150)"
+    )
+    parser.add_argument(
+        "--barrier-us",
+        type=float,
+        default=bench_step.Host.barrier_us,
+        help="with --step: microseconds of the host whenever the accelerator waits for it (default: %(default)g)",
+    )
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     args = parser.parse_args(arguments)
     try:
@@ -179,9 +192,17 @@ def main(arguments: list[str] | None = None) -> int:
         if args.batch < 1:
             raise ValueError(f"--batch is {args.batch}, must be at least 1")
         precision = Precision(args.fw, args.bw)
-        preset = args.preset or default_preset(args.board)
+        if min(args.micro_batch, args.barrier_us) < 0:
+            raise ValueError("--micro-batch and --barrier-us must be at least 0")
+        preset = args.preset or ("zc706" if args.step else default_preset(args.board))
         changes = {} if args.clusters is None else {"clusters": args.clusters}
-        board = open_board(args.board, config=AcceleratorConfig.preset(preset, **changes))
+        config = AcceleratorConfig.preset(preset, **changes)
+        if args.step:
+            return _bench_step(args, preset, config, image, precision)
+        ddr = MEMORIES[args.memory] if args.memory else None
+        if ddr and not (find(args.board).modelled or args.board == "sim"):
+            raise ValueError(f"--memory is for modelled and simulated memories, not for board {args.board}")
+        board = open_board(args.board, config=config, **({"ddr": ddr} if ddr else {}))
         if "busy" not in board.counters():
             raise ValueError(f"board {args.board!r} has no clock; take one that counts cycles, such as sim")
     except (ValueError, RuntimeError) as error:
@@ -195,19 +216,50 @@ def main(arguments: list[str] | None = None) -> int:
         columns = NETWORK_COLUMNS
     seconds = time.monotonic() - start
     cycles = board.counters()["cycles"]
-    machine = Machine.of(preset, board.config)
+    machine = Machine.of(preset, board.config, ddr)
     print(f"{machine}; {SCOPE}")
     print_table(columns, [printable(row) for row in rows])
     print(f"{cycles:,} cycles in {seconds:.1f} s: {cycles / seconds:,.0f} cycles/s with all host work")
     if args.json:
         what = {"pairs": True} if args.pairs else {"net": args.net, "image": image, "batch": args.batch}
         what |= {"board": args.board, "machine": asdict(machine), "fw": args.fw, "bw": args.bw}
-        report = {**what, "rows": rows, "seconds": seconds}
-        temporary = args.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        os.replace(temporary, args.json)
+        _write(args.json, {**what, "rows": rows, "seconds": seconds})
     board.close()
     return 0
+
+
+def _bench_step(
+    args: argparse.Namespace,
+    preset: str,
+    config: AcceleratorConfig,
+    image: tuple[int, int, int],
+    precision: Precision,
+) -> int:
+    """The whole training step. Raises ValueError if there is none of this network."""
+    start = time.monotonic()
+    memory, host = args.memory or "ps-ddr", bench_step.Host(barrier_us=args.barrier_us)
+    with_unit = replace(config, vector=True)
+    recorded = bench_step.record(with_unit, args.net, image, args.batch, precision, micro_batch=args.micro_batch)
+    step = bench_step.modelled(with_unit, MEMORIES[memory], recorded, host)
+    machine = Machine.of(preset, with_unit, MEMORIES[memory])
+    report = step.report(host, memory)
+    unit = "" if config.vector else f"; with a vector unit, which preset {preset} does not have yet"
+    print(f"{machine}; whole training step, modelled{unit}")
+    print_table(bench_step.COLUMNS, step.table())
+    for line in step.lines(host):
+        print(line)
+    print(f"modelled in {time.monotonic() - start:.1f} s")
+    if args.json:
+        what = {"net": args.net, "image": image, "batch": args.batch, "micro_batch": args.micro_batch}
+        what |= {"machine": asdict(machine), "fw": args.fw, "bw": args.bw}
+        _write(args.json, {**what, "step": report, "rows": [asdict(row) for row in step.rows]})
+    return 0
+
+
+def _write(path: Path, report: dict) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

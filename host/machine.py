@@ -29,7 +29,7 @@ class Machine:
     latency : cycles until the first beat of a burst is there.
     clock_mhz : clock that cycles become seconds with. It is assumed: no placed design has met it.
     managers : ports to the memory.
-    shared_bytes_per_cycle : of the memory, of all managers and both directions together.
+    shared_bytes_per_cycle : of the memory, of all managers and both directions together, as much read as written.
     """
 
     preset: str
@@ -44,7 +44,7 @@ class Machine:
     def of(cls, preset: str, config: AcceleratorConfig, ddr: Ddr | None = None) -> Machine:
         """The machine of a configuration, by default with the memory of the simulated board."""
         ddr = ddr or Ddr()
-        rate, shared = (float(beats * BEAT_BYTES) for beats in (ddr.bandwidth, ddr.shared))
+        rate, shared = (float(beats * BEAT_BYTES) for beats in (ddr.bandwidth, ddr.usable))
         return cls(
             preset,
             config.clusters,

@@ -30,6 +30,8 @@ struct Settings {
     uint32_t shared_numerator, shared_denominator;
     uint32_t outstanding;  // bursts accepted in each direction of a port
     uint32_t stall;        // chance of a random stall on each channel and cycle, in 1/256
+    uint32_t turnaround, batch;  // cycles that are lost for each so many beats of both directions
+    uint32_t refresh_interval, refresh;  // every so many cycles nothing moves for so many; 0: never
 };
 
 // One address or write channel as the manager drives it, remembered while it waits.
@@ -80,8 +82,20 @@ struct Shared {
     const Settings set;
     uint8_t* const bytes;
     Rate rate;
+    uint32_t moved[2];  // beats read and written since the memory has turned to the other direction and back
     std::deque<Fault> read_faults, write_faults;
     std::string violation;
+
+    void move(bool write) {
+        rate.move();
+        ++moved[write];
+        if (moved[0] < set.batch || moved[1] < set.batch) return;
+        moved[0] = moved[1] = 0;
+        rate.credit -= set.turnaround * rate.income;
+    }
+
+    // Whether it refreshes.
+    bool rests(uint64_t cycle) const { return set.refresh_interval && cycle % set.refresh_interval < set.refresh; }
 };
 
 class Port {
@@ -139,7 +153,7 @@ class Port {
         return (random_ >> 32 & 255) < set_.stall;
     }
 
-    void move(Rate& rate) { rate.move(), shared_.rate.move(), ++moved; }
+    void move(Rate& rate, bool write) { rate.move(), shared_.move(write), ++moved; }
 
     void violate(uint64_t cycle, const std::string& what) {
         if (!shared_.violation.empty()) return;
@@ -190,7 +204,7 @@ class Port {
         if (now.aw.valid && aw_ready) write_bursts_.push_back({cycle + set_.write_latency, now.aw.addr, now.aw.len + 1u});
         if (now.w.valid && w_ready) {
             beats_.push_back({now.w.data, now.w.strb, now.w.last});
-            move(write_);
+            move(write_, true);
             if (now.w.last) {
                 ++whole_bursts_;
                 last_beat_due_.push_back(cycle + set_.write_latency);
@@ -208,7 +222,7 @@ class Port {
         Read& read = reads_.front();
         r_valid = true, r_resp = read.resp, r_data = read.data[read.next++];
         r_last = read.next == read.data.size();
-        move(read_);
+        move(read_, false);
         if (r_last) reads_.pop_front();
     }
 
@@ -253,7 +267,7 @@ template <int PORTS>
 class Memory {
   public:
     Memory(const Settings& settings, uint8_t* bytes)
-        : shared_{settings, bytes, Rate(settings.shared_numerator, settings.shared_denominator, FIFO), {}, {}, {}} {
+        : shared_{settings, bytes, Rate(settings.shared_numerator, settings.shared_denominator, FIFO), {}, {}, {}, {}} {
         for (int i = 0; i < PORTS; ++i) ports_.emplace_back(shared_, i);
     }
 
@@ -272,7 +286,7 @@ class Memory {
 
     // One rising edge. The port that has moved the fewest beats in a cycle goes first in the next.
     void edge(const Sample (&now)[PORTS], uint64_t cycle) {
-        shared_.rate.tick();
+        if (!shared_.rests(cycle)) shared_.rate.tick();
         const int first = first_;
         for (int i = 0; i < PORTS; ++i) {
             const int number = (first + i) % PORTS;

@@ -59,6 +59,10 @@ class _Settings(ctypes.Structure):
         ("shared_denominator", ctypes.c_uint32),
         ("outstanding", ctypes.c_uint32),
         ("stall", ctypes.c_uint32),
+        ("turnaround", ctypes.c_uint32),
+        ("batch", ctypes.c_uint32),
+        ("refresh_interval", ctypes.c_uint32),
+        ("refresh", ctypes.c_uint32),
     ]
 
 
@@ -202,6 +206,10 @@ class VerilatedTransport:
             shared_denominator=shared.denominator,
             outstanding=ddr.outstanding,
             stall=int(stall * 256),
+            turnaround=ddr.turnaround,
+            batch=ddr.batch,
+            refresh_interval=ddr.refresh_interval,
+            refresh=ddr.refresh,
         )
         self._handle = self._library.harness_create(ctypes.byref(settings))
         if not self._handle:

@@ -11,12 +11,12 @@ from references import mixed_tensor, random_tensor
 
 from host import open_board, ops
 from host.backends.modelled import Modelled
-from host.cycles.bus import Channel, Rate, Shared
+from host.cycles.bus import CLOCK_MHZ, Channel, Rate, Shared
 from host.cycles.model import CycleModel
 from host.cycles.pipeline import Cycles
 from host.errors import AcceleratorError
-from rtl.config import LANES, AcceleratorConfig
-from rtl.ddr import Ddr
+from rtl.config import BEAT_BYTES, LANES, AcceleratorConfig
+from rtl.ddr import MEMORIES, Ddr
 from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
 
 CONFIG = AcceleratorConfig.preset("sim")
@@ -75,6 +75,25 @@ def test_channels_share_what_the_memory_moves():
     assert alone.run(0, 0, 1024).last == pytest.approx(1024, rel=0.02)
 
 
+@pytest.mark.parametrize("bandwidth", [Fraction(1), Fraction(3, 4)])
+def test_a_memory_that_turns_moves_less_where_it_is_read_and_written(bandwidth):
+    """As much as `Ddr.usable`, and all of it one way."""
+    ddr = Ddr(bandwidth=bandwidth, shared=Fraction(1), turnaround=16, batch=32, refresh_interval=100, refresh=10)
+    assert ddr.usable == pytest.approx(0.9 / 1.25)
+    for both, rate in ((True, ddr.usable), (False, min(0.9, 2 * bandwidth))):
+        shared = Shared.of(CONFIG, ddr)
+        buses = [Channel(CONFIG, ddr, 3, 0, shared, write=both and i > 0) for i in range(2)]
+        lasts = [bus.run(0, 16 * i, 16).last for i in range(200) for bus in buses]
+        assert max(lasts) == pytest.approx(2 * 3200 / rate, rel=0.03)
+
+
+def test_the_default_memory_of_a_step_is_that_of_the_zc706():
+    """4.26 GB/s, of which 3.4 are left where as much is read as written."""
+    ddr = MEMORIES["ps-ddr"]
+    assert float(ddr.shared) * BEAT_BYTES * CLOCK_MHZ == pytest.approx(4264, rel=0.001)
+    assert ddr.usable * BEAT_BYTES * CLOCK_MHZ == pytest.approx(3400, rel=0.002)
+
+
 @pytest.mark.parametrize("start", [0, 5])
 def test_the_middle_of_a_long_run_is_as_exact_as_its_single_bursts(start):
     fast, slow = channel(), channel()
@@ -94,6 +113,10 @@ def test_memory_parameters_are_checked():
     for bad in ({"read_latency": -1}, {"outstanding": 0}):
         with pytest.raises(ValueError, match="latencies must be at least 0, outstanding at least 1"):
             Ddr(**bad)
+    with pytest.raises(ValueError, match="turnaround must be at least 0, batch at least 1"):
+        Ddr(batch=0)
+    with pytest.raises(ValueError, match="refresh is 5, must be at least 0 and below its interval"):
+        Ddr(refresh=5, refresh_interval=5)
 
 
 def flat(**changes) -> Descriptor:

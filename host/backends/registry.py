@@ -9,6 +9,7 @@ from typing import Any
 from host.backends.modelled import Modelled
 from host.board import Board
 from rtl.config import AcceleratorConfig
+from rtl.ddr import Ddr
 
 #: Behind the name of a board that has no clock: with modelled cycles, see `host.backends.modelled`.
 WITH_CYCLES = "+cycles"
@@ -43,8 +44,8 @@ class Backend:
     def with_cycles(self) -> Backend:
         """The same with modelled cycles."""
 
-        def opened(config: AcceleratorConfig, **options: Any) -> Board:
-            return Modelled(self.open(config, **options))
+        def opened(config: AcceleratorConfig, ddr: Ddr | None = None, **options: Any) -> Board:
+            return Modelled(self.open(config, **options), ddr)
 
         changes = {"name": self.name + WITH_CYCLES, "open": opened, "help": f"{self.help}, with modelled cycles"}
         return replace(self, **changes, modelled=True)

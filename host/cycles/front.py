@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from rtl.config import BEAT_BYTES
-from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Flag
+from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Flag, Opcode
 from rtl.sizes import Sizes
 from sim.tile_model import Run, Tile, runs, tiles_of_run
 
@@ -20,10 +20,17 @@ CHECKED = 1 + Sizes.CYCLES
 
 
 class Emitted(NamedTuple):
-    """A tile, or None for the end of a descriptor, and the cycle from which the units' queues hold it."""
+    """A tile or the end of a descriptor, and the cycle from which the units' queues hold it.
+
+    Attributes
+    ----------
+    tile : None for an end.
+    ends : the number of the pass that ends; None of a product.
+    """
 
     start: int
-    tile: Tile | None
+    tile: Tile | None = None
+    ends: int | None = None
 
 
 class Front:
@@ -35,6 +42,9 @@ class Front:
     tables : for each descriptor the bytes that it looks up: the samples' and the stationary operand's.
     room : room(n, end) is the cycle from which the queues take the n-th tile or end, or None while that is not known.
     completed : completed(n) is the cycle in which n descriptors are seen to be complete, or None likewise.
+    room_for_pass : room_for_pass(n) is the cycle from which the queue of the vector unit takes the n-th pass, likewise.
+    begin : begin(cycle, pass) is called when that queue has it.
+    fetched : the first descriptor is there and checked, and waits for the cycle before the first.
 
     Attributes
     ----------
@@ -50,15 +60,20 @@ class Front:
         tables: Sequence[tuple[bytes, bytes]],
         room: Callable[[int, bool], int | None],
         completed: Callable[[int], int | None],
+        room_for_pass: Callable[[int], int | None],
+        begin: Callable[[int, Descriptor], None],
+        *,
+        fetched: bool = False,
     ):
         self._descriptors, self._tables = descriptors, tables
-        self._room, self._completed = room, completed
+        self._room, self._completed, self._room_for_pass = room, completed, room_for_pass
+        self._begin, self._fetched = begin, fetched
         self.emitted: list[Emitted] = []
         self.tiles = 0  # among them, not counting ends
+        self._passes = 0
         self._steps = self._all()
         self.pending: tuple[int, int, int] | None = None
-        self.blocked = self.done = False
-        self._resume(None)
+        self.blocked, self.done = True, False  # until the first `retry`
 
     def _resume(self, answer: int | None) -> None:
         try:
@@ -79,19 +94,34 @@ class Front:
     def _all(self) -> Generator[tuple[int, int, int] | None, int | None, None]:
         now = 0  # fetch sees a descriptor that is not fetched yet
         for index, d in enumerate(self._descriptors):
-            last = yield now + 1, 0, DESCRIPTOR_BYTES // BEAT_BYTES
-            assert last is not None  # every read is answered
-            now = last + RECEIVED + 1 + CHECKED  # FENCE
-            if d.flags & Flag.FENCE:
+            if index or not self._fetched:
+                last = yield now + 1, 0, DESCRIPTOR_BYTES // BEAT_BYTES
+                assert last is not None  # every read is answered
+                now = last + RECEIVED + 1 + CHECKED  # FENCE
+            if d.flags & Flag.FENCE and (index or not self._fetched):
                 while (done := self._completed(index)) is None:
                     yield None
                 now = max(now, done + 1)
-            now = yield from self._descriptor(now, d, *self._tables[index])
+            is_pass = d.opcode == Opcode.VECTOR
+            if is_pass:
+                now = yield from self._pass(now, d)
+            else:
+                now = yield from self._descriptor(now, d, *self._tables[index])
             while (room := self._room(len(self.emitted), True)) is None:
                 yield None
             now = max(now, room)  # END
-            self.emitted.append(Emitted(now + 1, None))
+            self.emitted.append(Emitted(now + 1, ends=self._passes - 1 if is_pass else None))
             now += 1
+
+    def _pass(self, now: int, d: Descriptor):
+        """From the cycle in which the tiler has waited for the fence to the one in which it is at its end."""
+        now += 1  # PASS
+        while (room := self._room_for_pass(self._passes)) is None:
+            yield None
+        now = max(now, room)
+        self._begin(now + 1, d)
+        self._passes += 1
+        return now + 1
 
     def _descriptor(self, now: int, d: Descriptor, table: bytes, own: bytes):
         """From the cycle in which the tiler has waited for the fence to the one in which it is at its end."""

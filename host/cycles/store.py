@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-from host.cycles.bus import NEVER, Channel, Shared
+from host.cycles.bus import NEVER, Arbiter, Channel, Shared
 from host.cycles.units import Stalls
 from rtl.array import DRAIN_LATENCY
 from rtl.config import BEAT_BYTES, AcceleratorConfig
@@ -26,7 +26,7 @@ class StoreLane:
 
     Attributes
     ----------
-    bus : its channel.
+    bus : its channel, which it may share.
     reads : reads of stored sums, which go before its own, as `Execute.reads`.
     now : cycle of its next state.
     """
@@ -36,7 +36,9 @@ class StoreLane:
         self._bandwidth = float(ddr.bandwidth)
         self._response = ddr.write_latency + 1
         # A burst's data may follow its address after three cycles; its place is free when the response is in.
-        self.bus = Channel(config, ddr, 3, self._response, shared)
+        shares = config.vector and lane == config.lanes - 1
+        self.bus = Arbiter(Channel(config, ddr, 3, self._response, shared, write=True), 1 + shares)
+        self.beats = 0
         self.now = NEVER
         self._last = NEVER  # last beat on the bus
         self._quads: deque[tuple[int, int, int]] = deque()  # (requests, first beat, last beat) of the newest commands
@@ -101,8 +103,10 @@ class StoreLane:
 
     def _command(self, now: int, address: int, quads: int, d: Descriptor) -> int:
         """Drain the sums of a row block and sample; return the state after the last request."""
-        begin = max(max(now, self.bus.free) + 1, self._taken(QUADS))
+        self.bus.others(now)
+        begin = max(self.bus.accepts(now) + 1, self._taken(QUADS))
         granted, fed = self._fed(begin, quads, self.cycles_per_quad(d))
+        self.beats += quads << d.out_format
         run = self.bus.run(now, address, quads << d.out_format, begin + DRAIN, fed + DRAIN)
         self._last = run.last
         self._quads.append((quads, run.first, run.last))
@@ -112,9 +116,12 @@ class StoreLane:
             granted = max(granted, run.last - (run.last - run.first) * QUADS // quads)
         return granted + 2  # NEXT
 
-    def done(self, taken: int) -> int:
-        """The cycle in which everything has been written and acknowledged, at an end taken in cycle `taken`."""
-        return max(taken + 2, self._last + self._response + 2)
+    def done(self, taken: int, finished: int) -> int:
+        """The cycle in which everything has been written and acknowledged, at an end taken in cycle `taken`.
+
+        `finished`: and a vector pass, if the end is its.
+        """
+        return max(taken + 2, self._last + self._response + 2, finished + 2)
 
 
 class Store:
@@ -140,8 +147,14 @@ class Store:
         self.result_free: list[int] = []
 
     @property
-    def beats(self) -> int:
-        return sum(lane.bus.beats for lane in self._lanes)
+    def bus(self) -> Arbiter:
+        """The channel of the last lane."""
+        return self._lanes[-1].bus
+
+    @property
+    def beats(self) -> list[int]:
+        """Of each lane."""
+        return [lane.beats for lane in self._lanes]
 
     def drains_freely(self, tile: Tile) -> bool:
         """Whether reads of stored sums leave time for all requests that the bus can take, while such tiles compute."""
@@ -161,14 +174,14 @@ class Store:
         self._given_up = max(taken) + self._agree
         return self._given_up
 
-    def end(self, start: int) -> tuple[int, int]:
+    def end(self, start: int, finished: int) -> tuple[int, int]:
         """A descriptor's end. Return the cycles in which it leaves the queue, and of completion.
 
-        It is complete when everything has been written and acknowledged.
+        It is complete when everything has been written and acknowledged; of a vector pass, when that has `finished`.
         """
         offered = max(start, self._given_up + 1)
         taken = [max(lane.now, offered) for lane in self._lanes]
-        done = max(lane.done(when) for lane, when in zip(self._lanes, taken, strict=True)) + self._agree
+        done = max(lane.done(when, finished) for lane, when in zip(self._lanes, taken, strict=True)) + self._agree
         for lane in self._lanes:
             lane.now = done + 1
         self._given_up = max(taken) + self._agree

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from host.cycles.bus import NEVER, Channel, Run
+from host.cycles.bus import NEVER, Arbiter, Run
 from host.cycles.front import RECEIVED, Front
 from rtl.config import BEAT_BYTES, SLOTS, TAPS, WEIGHT_SLOTS, WORD_BYTES, AcceleratorConfig
 from rtl.execute import PIPELINE
@@ -53,36 +53,39 @@ class Load:
     """Issues the runs of slots, one a command, as soon as a slot is free.
 
     `buses` are the read channels of the managers: the streaming operand goes over the last, the rest over the first.
+
+    Attributes
+    ----------
+    beats : of each channel, of operands.
+    now : cycle of its next state.
     """
 
-    def __init__(self, config: AcceleratorConfig, buses: Sequence[Channel]):
+    def __init__(self, config: AcceleratorConfig, buses: Sequence[Arbiter]):
         self._config, self._buses = config, buses
         notes = 2 * config.outstanding + 1  # one has left the queue: that of the run whose beats arrive
         self._notes = [deque([NEVER] * notes, maxlen=notes) for _ in buses]  # last beats of the newest runs
-        self._now = NEVER  # cycle of the next state
-        self._held = NEVER  # when the cutter took the arbiter's last command
+        self.now = NEVER  # cycle of the next state
         self._left = [NEVER for _ in buses]  # when the last command left the register of its manager, if there are two
+        self.beats = [0 for _ in buses]
 
     def read(self, offered: int, address: int, beats: int) -> Run:
-        """A command on its way through the arbiter's register; `taken` is the cycle in which that takes it."""
-        accepted = max(offered, self._held)
-        run = self._buses[0].run(accepted + 1, address, beats)
-        self._held = run.taken
-        return replace(run, taken=accepted)
+        """A command of the front end."""
+        return self._buses[0].run(offered, address, beats)
 
     def begin(self, start: int) -> None:
         """TILE."""
-        self._now = max(self._now, start) + 1
+        self.now = max(self.now, start) + 1
 
     def slot(self, free: int, settling: int = 0) -> None:
         """SLOT, when one is free and its sizes are known."""
-        self._now = max(self._now + settling, free) + 1
+        self.now = max(self.now + settling, free) + 1
 
     def stream(self, front: Front, address: int, beats: int, loops: int) -> int:
         """A run of the streaming operand that ends so many loops; return its last beat."""
         if len(self._buses) == 1:
             return self.weights(front, address, beats, loops)
-        taken = max(self._now, self._notes[-1][0] + NOTE_FREE, self._left[-1] + 1)
+        taken = max(self.now, self._notes[-1][0] + NOTE_FREE, self._left[-1] + 1)
+        self.beats[-1] += beats
         run = self._buses[-1].run(taken + 1, address, beats)
         self._left[-1] = run.taken
         return self._sent(replace(run, taken=taken), self._notes[-1], loops)
@@ -90,10 +93,11 @@ class Load:
     def weights(self, front: Front, address: int, beats: int, loops: int) -> int:
         """One of the stationary operand. `front` may have a read to do first."""
         notes = self._notes[0]
-        ready = max(self._now, notes[0] + NOTE_FREE)
+        ready = max(self.now, notes[0] + NOTE_FREE)
         # The arbiter prefers the front end, but a command that waits for the bus already keeps its turn.
         while front.pending is not None and front.pending[0] <= ready:
             front.answer(self.read(*front.pending).last)
+        self.beats[0] += beats
         if len(self._buses) == 1:
             return self._sent(self.read(ready, address, beats), notes, loops)
         taken = max(ready, self._left[0] + 1)
@@ -102,18 +106,14 @@ class Load:
         return self._sent(replace(run, taken=taken), notes, loops)
 
     def _sent(self, run: Run, notes: deque[int], loops: int) -> int:
-        self._now = run.taken + 2 + loops  # COMMAND, PIECE, and a state for each loop
+        self.now = run.taken + 2 + loops  # COMMAND, PIECE, and a state for each loop
         notes.append(run.last)
         return run.last
 
     @property
-    def beats(self) -> int:
-        return sum(bus.beats for bus in self._buses)
-
-    @property
     def released(self) -> int:
         """Cycle in which the queue gives up the tile."""
-        return self._now - 1
+        return self.now - 1
 
 
 class Table:
