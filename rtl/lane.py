@@ -25,6 +25,9 @@ B_BITS = SUM_BITS = 48
 RESULT_BITS = 25
 SHIFT_BITS = 6
 MOST_SHIFT = SUM_BITS - 1
+#: Bits of a shifted sum that decide a result: what does not fit one bit more than a result has is beyond all bounds,
+#: even with the most added.
+KEPT_BITS = NOISE_BITS + RESULT_BITS + 1
 
 #: What a channel's elements are scaled with.
 Coefficients = data.StructLayout({"a": signed(A_BITS), "c": signed(C_BITS), "b": signed(B_BITS)})
@@ -59,9 +62,9 @@ class Lane(wiring.Component):
         changed it.
     """
 
-    #: Registers: operands, first product, two sums, what passes, two of the shift, rounding, comparison, choice.
-    LATENCY = 10
-    NOISE_DELAY = 7
+    #: Registers: operands, first product, two sums, what passes, three of the shift, rounding, comparison, choice.
+    LATENCY = 11
+    NOISE_DELAY = 8
 
     def __init__(self):
         super().__init__(
@@ -94,25 +97,37 @@ class Lane(wiring.Component):
         second = register("c_v", delayed(m, k.c, 2, "c") * delayed(m, self.v, 2, "v"))
         total = register("t", first + second, signed(SUM_BITS))
 
-        # What passes: what is positive, what the mask says, or everything.
-        mask = delayed(m, self.mask, 4, "mask")
-        positive = ~total[-1] & total.any()
-        passes = register("passes", Mux(mode.relu, positive, Mux(mode.masked, mask, 1)))
+        # What passes: what is positive, what the mask says, or everything. Whether a sum is 0 takes two cycles.
         held = register("t_held", total)
+        bits = register("t_bits", Cat(total[i : i + 8].any() for i in range(0, SUM_BITS, 8)))
+        mask = delayed(m, self.mask, 5, "mask")
+        positive = ~held[-1] & bits.any()
+        passes = Mux(mode.relu, positive, Mux(mode.masked, mask, 1))
         m.d.comb += self.positive.eq(delayed(m, passes, self.LATENCY - 5, "positive"))
 
         # The shift, in units of which 2**16 are a step of the result: noise is whole in them.
-        aligned = signed(SUM_BITS + NOISE_BITS)
         far = Array((held << NOISE_BITS) >> distance for distance in (0, 16, 32, 48))
-        far = register("shifted_far", Mux(passes, far[mode.shift[4:]], 0), aligned)
-        near = Array(far >> distance for distance in range(0, 16, 4))
-        near = Array(near[mode.shift[2:4]] >> distance for distance in range(4))
-        near = register("shifted", near[mode.shift[:2]], aligned)
+        far = register("shifted_far", Mux(passes, far[mode.shift[4:]], 0), signed(SUM_BITS + NOISE_BITS))
+        coarse, fine = mode.shift[2:4], mode.shift[:2]
+        near = Array((far >> distance)[: KEPT_BITS + 3] for distance in range(0, 16, 4))
+        near = register("shifted_near", near[coarse])
+        kept = Array((near >> distance)[:KEPT_BITS].as_signed() for distance in range(4))
+        kept = register("shifted", kept[fine])
 
-        below = Mux(mode.stochastic, self.noise, 1 << (NOISE_BITS - 1))
-        rounded = register("rounded", near + Cat(below, mode.raised), aligned) >> NOISE_BITS
-        over = register("over", rounded > mode.high)
-        under = register("under", rounded < mode.low)
+        # Of what is beyond all bounds, whatever is added to it, the sign is enough: a bit above those kept differs.
+        negative = register("negative", far[-1])
+        first = len(near)
+        groups = [far[i : i + 4] for i in range(first, first + 12, 4)] + [far[first + 12 :]]
+        others = register("others", Cat(group.any() & ~far[-1] | ~group.all() & far[-1] for group in groups))
+        beyond = Cat(others[i] & (coarse <= i) for i in range(len(groups))).any()
+        beyond |= Cat((near[KEPT_BITS - 1 + i] ^ negative) & (fine <= i) for i in range(4)).any()
+        above = delayed(m, beyond & ~negative, 2, "above")
+        below = delayed(m, beyond & negative, 2, "below")
+
+        part = Mux(mode.stochastic, self.noise, 1 << (NOISE_BITS - 1))
+        rounded = register("rounded", kept + Cat(part, mode.raised), signed(KEPT_BITS + 1)) >> NOISE_BITS
+        over = register("over", above | ~below & (rounded > mode.high))
+        under = register("under", below | ~above & (rounded < mode.low))
         plain = register("plain", rounded[:RESULT_BITS].as_signed())
         m.d.comb += [
             self.q.eq(register("result", Mux(over, mode.high, Mux(under, mode.low, plain)))),

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from functools import partial
 
-from amaranth.hdl import Array, EnableInserter, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .config import AcceleratorConfig
 from .delay import delayed
-from .lane import RESULT_BITS, U_BITS, V_BITS, Coefficients, Lane, Mode
-from .noise import KEY_WORDS, NOISE_BITS, NUMBER_BITS, Noise
+from .hierarchy import Macro
+from .lane import RESULT_BITS, U_BITS, V_BITS, Coefficients, Mode
+from .lane_pair import LANES, LanePair
+from .noise import KEY_WORDS, NOISE_BITS, NUMBER_BITS
 from .reduction import X_BITS, Reduction, Sums
 
+#: What is known of a word before its elements, those of neighbouring channels at one position, are read.
+Word = data.StructLayout(
+    {
+        "number": NUMBER_BITS,  # in the stream of noise
+        "first": 1,  # of its channels: it takes the next coefficients, and sums begin
+        "last": 1,  # of its channels: the sums are given
+    }
+)
 
-def word(lanes: int) -> data.StructLayout:
-    """Elements of neighbouring channels at one position."""
+
+def elements(lanes: int) -> data.StructLayout:
+    """The elements of a word."""
     return data.StructLayout(
-        {
-            "u": data.ArrayLayout(signed(U_BITS), lanes),
-            "v": data.ArrayLayout(signed(V_BITS), lanes),
-            "x": data.ArrayLayout(signed(X_BITS), lanes),  # what the results are multiplied with for the sums
-            "mask": lanes,
-            "number": NUMBER_BITS,  # in the stream of noise
-            "first": 1,  # of its channels: it takes the next coefficients, and sums begin
-            "last": 1,  # of its channels: the sums are given
-        }
+        {"u": data.ArrayLayout(signed(U_BITS), lanes), "v": data.ArrayLayout(signed(V_BITS), lanes), "mask": lanes}
     )
+
+
+def factors(lanes: int) -> data.ArrayLayout:
+    """What the results of a word are multiplied with for the sums."""
+    return data.ArrayLayout(signed(X_BITS), lanes)
 
 
 def result(lanes: int) -> data.StructLayout:
@@ -43,9 +52,13 @@ class VectorLanes(wiring.Component):
         Of a pass; constant while words are under way. With `squares` the sums of products are those of q q, not q x.
     coefficients : In(stream of Coefficients)
         One for each lane in turn. Those of the next channels may come while words of the last are under way.
-    i : In(stream of word)
+    i : In(stream of Word)
+    elements : In(stream of elements), factors : In(stream of factors)
+        Those of every word in turn: taken `AHEAD` and `LATENCY` cycles after it, if nothing waits.
     o : Out(stream of result)
-        `LATENCY` cycles later, if nothing waits.
+        With its factors.
+    moving : Out(1)
+        Everything between `i` and `o` goes on by a cycle.
     sums : Out(stream of Sums)
         Of each lane in turn, behind a word that is the `last` of its channels; nothing moves until they are taken.
     clipped : Out(32)
@@ -53,22 +66,24 @@ class VectorLanes(wiring.Component):
     clear : In(1)
     """
 
-    #: Noise is computed from a word's number, for which its elements wait.
-    _AHEAD = Noise.LATENCY - Lane.NOISE_DELAY
-    LATENCY = _AHEAD + Lane.LATENCY
+    AHEAD = LanePair.AHEAD
+    LATENCY = LanePair.LATENCY
 
-    def __init__(self, lanes: int):
-        if lanes < 2 or lanes % 2:
+    def __init__(self, config: AcceleratorConfig, lanes: int):
+        if lanes < LANES or lanes % LANES:
             raise ValueError(f"lanes is {lanes}, must be even: two share the source of their noise")
-        self._lanes = lanes
+        self._config, self._lanes = config, lanes
         super().__init__(
             {
                 "mode": In(Mode),
                 "squares": In(1),
                 "key": In(KEY_WORDS * NOISE_BITS),
                 "coefficients": In(stream.Signature(Coefficients)),
-                "i": In(stream.Signature(word(lanes))),
+                "i": In(stream.Signature(Word)),
+                "elements": In(stream.Signature(elements(lanes))),
+                "factors": In(stream.Signature(factors(lanes))),
                 "o": Out(stream.Signature(result(lanes))),
+                "moving": Out(1),
                 "sums": Out(stream.Signature(Sums)),
                 "clipped": Out(32),
                 "clear": In(1),
@@ -77,62 +92,63 @@ class VectorLanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes, given = self._lanes, self.i.payload
-        moving = Signal()  # everything between `i` and `o` goes on by a cycle
+        given, moving = self.i.payload, self.moving
         giving = Signal()  # sums go out
-
-        held = partial(delayed, m, enable=moving)
+        held = partial(delayed, m, enable=moving, control=True)
 
         accepted = Signal()
         ready = Signal()  # coefficients for new channels are there, and promised to none
         # The coefficients change in the cycle before their first word is at the lanes.
-        first = held(accepted & given.first, self._AHEAD - 1, "first", control=True)
+        first = held(accepted & given.first, self.AHEAD - 1, "first")
         coefficients, complete = self._coefficients(m, moving & first)
         m.d.comb += [
             self.i.ready.eq(moving & (~given.first | ready)),
             accepted.eq(self.i.valid & self.i.ready),
         ]
+        complete = delayed(m, complete, 1, "complete", control=True)
         m.d.sync += ready.eq(complete | (ready & ~(moving & self.i.valid & given.first)))
 
-        word_at_lanes = held(given, self._AHEAD, "word")
-        valid = held(accepted, self.LATENCY, "valid", control=True)
-        begins = held(first, 1 + Lane.LATENCY, "begins", control=True)
-        ends = held(accepted & given.last, self.LATENCY, "ends", control=True)
+        enters = held(accepted, self.AHEAD, "enters")  # a word is at the lanes
+        leaves = held(enters, self.LATENCY - self.AHEAD, "leaves")  # results are
+        begins = held(first, 1 + self.LATENCY - self.AHEAD, "begins")
+        ends = held(accepted & given.last, self.LATENCY, "ends")
 
         taken = Signal()
-        m.d.comb += [self.o.valid.eq(valid & ~giving), taken.eq(self.o.valid & self.o.ready)]
+        entered, left = ~enters | self.elements.valid, ~leaves | (self.factors.valid & self.o.ready)
+        m.d.comb += [
+            moving.eq(entered & left & ~giving),
+            self.elements.ready.eq(enters & left & ~giving),
+            self.factors.ready.eq(leaves & entered & self.o.ready & ~giving),
+            self.o.valid.eq(leaves & entered & self.factors.valid & ~giving),
+            taken.eq(leaves & moving),
+        ]
         counts = []
         found = []
-        for pair in range(lanes // 2):
-            noise = Noise()
-            m.submodules[f"noise{pair}"] = EnableInserter(moving)(noise)
+        for at in range(0, self._lanes, LANES):
+            m.submodules[f"pair{at // LANES}"] = pair = Macro(LanePair, self._config)
             m.d.comb += [
-                noise.key.eq(self.key),
-                noise.pair.eq(given.number * (lanes // 2) + pair),
+                pair.moving.eq(moving),
+                pair.mode.eq(self.mode),
+                pair.squares.eq(self.squares),
+                pair.key.eq(self.key),
+                pair.pair.eq(given.number * (self._lanes // LANES) + at // LANES),
+                pair.mask.eq(self.elements.payload.mask[at : at + LANES]),
+                pair.valid.eq(taken),
+                pair.first.eq(begins),
+                self.o.payload.mask[at : at + LANES].eq(pair.positive),
             ]
-            for lane in (2 * pair, 2 * pair + 1):
-                unit, sums = Lane(), Reduction()
-                m.submodules[f"lane{lane}"] = EnableInserter(moving)(unit)
-                m.submodules[f"sums{lane}"] = sums
-                x = held(word_at_lanes.x[lane], Lane.LATENCY, f"x{lane}")
+            for i in range(LANES):
+                lane = at + i
                 m.d.comb += [
-                    unit.mode.eq(self.mode),
-                    unit.coefficients.eq(coefficients[lane]),
-                    unit.u.eq(word_at_lanes.u[lane]),
-                    unit.v.eq(word_at_lanes.v[lane]),
-                    unit.mask.eq(word_at_lanes.mask[lane]),
-                    unit.noise.eq(noise.o.word_select(lane % 2, NOISE_BITS)),
-                    self.o.payload.q[lane].eq(unit.q),
-                    self.o.payload.mask[lane].eq(unit.positive),
-                    sums.valid.eq(taken),
-                    sums.first.eq(begins),
-                    sums.q.eq(unit.q),
-                    sums.x.eq(Mux(self.squares, unit.q[:X_BITS].as_signed(), x)),
+                    pair.coefficients[i].eq(coefficients[lane]),
+                    pair.u[i].eq(self.elements.payload.u[lane]),
+                    pair.v[i].eq(self.elements.payload.v[lane]),
+                    pair.x[i].eq(self.factors.payload[lane]),
+                    self.o.payload.q[lane].eq(pair.q[i]),
                 ]
-                counts.append(unit.clipped)
-                found.append(sums.o)
+                counts.append(pair.clipped[i])
+                found.append(pair.sums[i])
         self._count(m, taken, counts)
-        m.d.comb += moving.eq((~valid | self.o.ready) & ~giving)
         self._give(m, taken & ends, giving, found)
         return m
 
@@ -164,7 +180,9 @@ class VectorLanes(wiring.Component):
                 with m.If(at[lane]):
                     m.d.sync += waiting[lane].eq(self.coefficients.payload)
         with m.If(turn):
-            m.d.sync += [loaded.eq(0), *(used.eq(new) for used, new in zip(active, waiting, strict=True))]
+            m.d.sync += [used.eq(new) for used, new in zip(active, waiting, strict=True)]
+        with m.If(delayed(m, turn, 1, "turned", control=True)):
+            m.d.sync += loaded.eq(0)
         return active, complete
 
     def _give(self, m: Module, ended, giving, found: list) -> None:

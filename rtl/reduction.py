@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .cells import Accumulator, Select
 from .delay import delayed
 from .lane import RESULT_BITS, SUM_BITS, V_BITS
 
@@ -25,19 +26,23 @@ Sums = data.StructLayout(
 class Reduction(wiring.Component):
     """The sums of one lane.
 
+    Parameters
+    ----------
+    vendor : of the cells that add up.
+
     Members
     -------
     valid : In(1), first : In(1)
         An element; it is the first of new sums.
     q : In(signed(25)), x : In(signed(18))
-        In cycle t.
     o : Out(Sums)
-        With this element, in cycle t + `LATENCY`.
+        Of the elements up to now, when none has come for `LATENCY` cycles.
     """
 
-    LATENCY = 3
+    LATENCY = 1 + Accumulator.LATENCY
 
-    def __init__(self):
+    def __init__(self, *, vendor: str = "generic"):
+        self._vendor = vendor
         super().__init__(
             {
                 "valid": In(1),
@@ -50,23 +55,24 @@ class Reduction(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # The product takes two cycles more than what it is added to beside the others, which wait for it.
-        valid = delayed(m, self.valid, 2, "valid", control=True)
-        first = delayed(m, self.first, 2, "first")
-        q = delayed(m, self.q, 1, "q")
-        x = delayed(m, self.x, 1, "x")
-        product = Signal(signed(RESULT_BITS + X_BITS), reset_less=True)
-        m.d.sync += product.eq(q * x)
-        q = delayed(m, q, 1, "q_late")
-        found = Signal(Sums, reset_less=True)
-        with m.If(valid):
-            m.d.sync += [
-                found.sums.eq(Mux(first, 0, found.sums) + q),
-                found.products.eq(Mux(first, 0, found.products) + product),
+        found = Signal(Sums)
+        valid, first = delayed(m, self.valid, 1, "valid", control=True), delayed(m, self.first, 1, "first")
+        q, x = delayed(m, self.q, 1, "q"), delayed(m, self.x, 1, "x")
+        begins = delayed(m, valid & first, Accumulator.BASE_DELAY, "begins", control=True)
+        for name, factor in (("sums", 1), ("products", x)):
+            m.submodules[name] = total = Accumulator(RESULT_BITS, vendor=self._vendor)
+            m.d.comb += [
+                total.enable.eq(1),
+                total.sum.eq(q),
+                total.weight.eq(Mux(valid, factor, 0)),
+                total.select.eq(Mux(begins, Select.ZERO, Select.ACC)),
+                found[name].eq(total.o),
             ]
-            with m.If(first | (q < found.low)):
-                m.d.sync += found.low.eq(q)
-            with m.If(first | (q > found.high)):
-                m.d.sync += found.high.eq(q)
+        low, high = (Signal(signed(RESULT_BITS), name=name, reset_less=True) for name in ("low", "high"))
+        m.d.comb += [found.low.eq(low), found.high.eq(high)]
+        with m.If(valid & (first | (q < low))):
+            m.d.sync += low.eq(q)
+        with m.If(valid & (first | (q > high))):
+            m.d.sync += high.eq(q)
         m.d.comb += self.o.eq(found)
         return m

@@ -7,6 +7,8 @@ them hold some rows each, so that reading, computing and writing go on side by s
 
 from __future__ import annotations
 
+from functools import partial
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -76,7 +78,7 @@ class Vector(wiring.Component):
         m.submodules.shape = shape = VectorShape()
         m.submodules.issue = issue = VectorIssue(self._config)
         m.submodules.sweep = sweep = VectorSweep(self._config)
-        m.submodules.lanes = lanes = VectorLanes(WORD_CHANNELS)
+        m.submodules.lanes = lanes = VectorLanes(self._config, WORD_CHANNELS)
         m.submodules.sums = sums = Queue(Sums, WORD_CHANNELS)
         m.submodules.collect = collect = VectorCollect()
         m.submodules.emit = emit = VectorEmit()
@@ -103,27 +105,22 @@ class Vector(wiring.Component):
         for unit in (issue, sweep, collect, emit):
             m.d.comb += [unit.tile.eq(tile), unit.shape.eq(shape.o), unit.load.eq(load)]
 
-        word = lanes.i.payload
         self._streams(m, issue, sweep, lanes)
         vector = tile.vector
+        m.d.sync += lanes.mode.low.eq(-vector.top)
         m.d.comb += [
             lanes.mode.relu.eq(vector.controls.relu),
             lanes.mode.masked.eq(vector.controls.masked),
             lanes.mode.stochastic.eq(vector.controls.stochastic),
             lanes.mode.shift.eq(vector.shift),
             lanes.mode.raised.eq(vector.raised),
-            lanes.mode.low.eq(-vector.top),
             lanes.mode.high.eq(vector.top),
             lanes.squares.eq(vector.controls.squares),
             lanes.key.eq(vector.key_low | vector.key_high << len(vector.key_low)),
             lanes.clear.eq(load),
             lanes.o.ready.eq(1),
-            word.number.eq(sweep.number),
-            word.first.eq(sweep.first),
-            word.last.eq(sweep.last),
             self.words.eq(lanes.i.valid & lanes.i.ready),
             self.waiting.eq(states.at["WORK"] & ~self.words),
-            sweep.taken.eq(self.words),
         ]
 
         wiring.connect(m, lanes.sums, sums.i)
@@ -133,7 +130,6 @@ class Vector(wiring.Component):
             collect.address.eq(send.address),
             collect.beat.eq(send.beat),
             collect.keep.eq(send.kept),
-            collect.move.eq(send.move),
             collect.sums.eq(sums.o.payload),
             collect.clipped.eq(lanes.clipped),
             emit.row.eq(collect.row),
@@ -149,7 +145,7 @@ class Vector(wiring.Component):
         return m
 
     def _streams(self, m: Module, issue: VectorIssue, sweep: VectorSweep, lanes: VectorLanes) -> None:
-        """From commands to the words of the lanes."""
+        """From commands to the elements of the lanes."""
         tile, shape, load = self.i.payload, issue.shape, issue.load
         m.submodules.results = results = ResultBuffer()
         m.submodules.coefficients = coefficients = CoefficientBuffer()
@@ -169,14 +165,21 @@ class Vector(wiring.Component):
             receivers.append(receive)
         first, last = receivers[0], receivers[-1]
 
+        # A word's elements are read just before the lanes need them, the factors of its results still later.
+        moves = partial(delayed, m, enable=lanes.moving)
+        spot = sweep.o.payload.spot
+        early = moves(spot, lanes.AHEAD - 1, "spot")
+        late = moves(early, lanes.LATENCY - lanes.AHEAD, "late_spot")
+        ends = moves(self.words & spot.ends, lanes.LATENCY - 1, "ends", control=True)
+
         words = {}
-        for name, bits, receive in (
-            ("u", U_BITS, last),
-            ("v", V_BITS, first),
-            ("x", X_BITS, first),
-            ("mask", 1, first),
+        for name, bits, receive, at in (
+            ("u", U_BITS, last, early),
+            ("v", V_BITS, first, early),
+            ("mask", 1, first, early),
+            ("x", X_BITS, first, late),
         ):
-            m.submodules[f"{name}_planes"] = buffer = PlaneBuffer(bits)
+            m.submodules[f"{name}_planes"] = buffer = PlaneBuffer(self._config, bits)
             tensor = getattr(tile, name)
             m.d.comb += [
                 buffer.planes.eq(tensor.planes),
@@ -184,28 +187,31 @@ class Vector(wiring.Component):
                 buffer.data.eq(receive.data),
                 buffer.address.eq(receive.address),
                 buffer.write.eq(getattr(receive, name)),
-                buffer.read_address.eq(sweep.address),
-                buffer.position.eq(sweep.position),
-                buffer.read.eq(sweep.read),
+                buffer.read_address.eq(at.address),
+                buffer.position.eq(at.position),
+                buffer.read.eq(lanes.moving),
             ]
             words[name] = buffer.o
 
-        word = lanes.i.payload
+        elements = lanes.elements.payload
+        m.d.sync += issue.drained.eq(lanes.moving & ends)
         m.d.comb += [
-            lanes.i.valid.eq(sweep.valid & (results.o.valid | ~shape.results)),
-            *(word.u[c].eq(Mux(shape.results, results.o.payload[c], words["u"][c])) for c in range(WORD_CHANNELS)),
-            word.v.eq(words["v"]),
-            word.x.eq(words["x"]),
-            word.mask.eq(words["mask"]),
+            lanes.i.valid.eq(sweep.o.valid),
+            lanes.i.payload.eq(sweep.o.payload.word),
+            sweep.o.ready.eq(lanes.i.ready),
+            lanes.elements.valid.eq(results.o.valid | ~shape.results),
+            *(elements.u[c].eq(Mux(shape.results, results.o.payload[c], words["u"][c])) for c in range(WORD_CHANNELS)),
+            elements.v.eq(words["v"]),
+            elements.mask.eq(words["mask"]),
+            lanes.factors.valid.eq(1),
+            lanes.factors.payload.eq(words["x"]),
             results.source.eq(tile.vector.source),
             results.dropped.eq(tile.vector.dropped),
             results.data.eq(last.data),
             results.write.eq(last.results),
-            results.o.ready.eq(sweep.valid & lanes.i.ready),
+            results.o.ready.eq(lanes.elements.ready & shape.results),
             coefficients.data.eq(first.data),
             coefficients.write.eq(first.coefficients),
-            issue.drained.eq(sweep.drained),
-            issue.set_drained.eq(coefficients.drained),
         ]
+        m.d.sync += issue.set_drained.eq(coefficients.drained)
         wiring.connect(m, coefficients.o, lanes.coefficients)
-        return m

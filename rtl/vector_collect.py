@@ -38,14 +38,14 @@ class VectorCollect(wiring.Component):
     word : In(result), valid : In(1)
         A word, in the order of the rows; there is room for it.
     row : Out(1)
-        Pulse: a row is complete with this word.
-    address : In, beat : In(5), keep : In(4), move : In(1)
-        Which entry is read and what of it; words that are not to be kept are zero. Both registers of the way to `o`
-        hold without `move`. A row's entries begin where those of the row before it ended.
+        Pulse: a row is complete with the word before.
+    address : In, beat : In(5), keep : In(4)
+        Which entry is read and what of it; words that are not to be kept are zero. A row's entries begin where those of
+        the row before it ended.
     sums : In(Sums), clipped : In(32)
         What is read as `SUMS` and so on.
     o : Out(64)
-        Two cycles with `move` later.
+        Two cycles later.
     """
 
     LATENCY = 2
@@ -62,7 +62,6 @@ class VectorCollect(wiring.Component):
                 "address": In(ceil_log2(RESULTS)),
                 "beat": In(range(BEATS)),
                 "keep": In(BEAT_WORDS),
-                "move": In(1),
                 "sums": In(Sums),
                 "clipped": In(32),
                 "o": Out(BEAT_BITS),
@@ -71,8 +70,11 @@ class VectorCollect(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        position, entry, group = self._places(m)
-        planes = self._memories(m, position, entry, group)
+        word = Signal.like(self.word, reset_less=True)
+        valid = Signal()
+        m.d.sync += [word.eq(self.word), valid.eq(self.valid)]
+        position, entry, group = self._places(m, valid)
+        planes = self._memories(m, word, valid, position, entry, group)
         sums = self.sums
         others = {
             EXTREMES: Cat(self._wide(sums.low, 32), self._wide(sums.high, 32)),
@@ -88,16 +90,13 @@ class VectorCollect(wiring.Component):
         chosen = []
         for i in range(0, BEATS, NEAR):
             found = Signal(BEAT_BITS, name=f"near{i}", reset_less=True)
-            with m.If(self.move):
-                m.d.sync += found.eq(Array(choices[i : i + NEAR])[near])
+            m.d.sync += found.eq(Array(choices[i : i + NEAR])[near])
             chosen.append(found)
-        with m.If(self.move):
-            m.d.sync += [far_later.eq(far), keep.eq(self.keep)]
+        m.d.sync += [far_later.eq(far), keep.eq(self.keep)]
         beat = Array(chosen)[far_later]
         for j in range(BEAT_WORDS):
             word = self.o.word_select(j, WORD_CHANNELS)
-            with m.If(self.move):
-                m.d.sync += word.eq(Mux(keep[j], beat.word_select(j, WORD_CHANNELS), 0))
+            m.d.sync += word.eq(Mux(keep[j], beat.word_select(j, WORD_CHANNELS), 0))
         return m
 
     @staticmethod
@@ -105,7 +104,7 @@ class VectorCollect(wiring.Component):
         """A signed number in as many bits."""
         return Cat(number, number[-1].replicate(bits - len(number)))
 
-    def _places(self, m: Module):
+    def _places(self, m: Module, valid):
         """Of the word: its position, one-hot; the entry of its results; the group of its mask."""
         columns = Countdown(bits_for(MOST_WIDTH), "columns")
         position = Signal(BEAT_WORDS, init=1)
@@ -117,13 +116,13 @@ class VectorCollect(wiring.Component):
                 *columns.start(self.tile.width[: bits_for(MOST_WIDTH)]),
                 next_row.eq(entry + self.shape.entries),
             ]
-        with m.If(self.valid):
+        with m.If(valid):
             m.d.sync += [position.eq(position.rotate_left(1)), *columns.step()]
             with m.If(self.shape.digits | position[-1]):
                 m.d.sync += entry.eq(entry + 1)
             with m.If(position[-1]):
                 m.d.sync += group.eq(group + 1)
-        m.d.comb += self.row.eq(self.valid & columns.last)
+        m.d.comb += self.row.eq(valid & columns.last)
         with m.If(self.row):
             m.d.sync += [
                 *columns.restart(),
@@ -134,12 +133,12 @@ class VectorCollect(wiring.Component):
             ]
         return position, entry, group
 
-    def _memories(self, m: Module, position, entry, group) -> dict[int, Signal]:
+    def _memories(self, m: Module, word, valid, position, entry, group) -> dict[int, Signal]:
         """Writes the word. Returns the beat of each plane that is read."""
         beats = {i: [] for i in range(POSITIVE + 1)}
         digits = self.shape.digits
         channels = range(WORD_CHANNELS)
-        q = [self.word.q[channel] for channel in channels]
+        q = [word.q[channel] for channel in channels]
         for j in range(BEAT_WORDS):
             stored = []
             for i in range(MOST_PLANES):
@@ -150,7 +149,7 @@ class VectorCollect(wiring.Component):
                 stored.append(plane)
             for name, value, address, every in (
                 ("results", Cat(stored), entry, digits),
-                ("mask", self.word.mask, group, 0),
+                ("mask", word.mask, group, 0),
             ):
                 memory = Memory(shape=len(value), depth=RESULTS, init=[])
                 m.submodules[f"{name}{j}"] = memory
@@ -158,7 +157,7 @@ class VectorCollect(wiring.Component):
                 m.d.comb += [
                     write.addr.eq(address),
                     write.data.eq(value),
-                    write.en.eq(self.valid & (position[j] | every)),
+                    write.en.eq(valid & (position[j] | every)),
                     read.addr.eq(self.address),
                 ]
                 first = 0 if name == "results" else POSITIVE

@@ -67,7 +67,8 @@ class VectorEmit(wiring.Component):
         wiring.connect(m, commands.o, wiring.flipped(self.command))
         wiring.connect(m, jobs.o, wiring.flipped(self.jobs))
         command, job = commands.i.payload, jobs.i.payload
-        room = commands.i.ready & jobs.i.ready
+        room = Signal()  # for a command and its job; looked at again when they have been taken
+        m.d.sync += room.eq(commands.i.ready & jobs.i.ready & ~room)
         states = States(m, "IDLE", "ROW", "RESULTS", "POSITIVE", "NEXT", "SUMS", "CHANNELS", "CLIPPED")
         m.d.comb += [
             rows.height.eq(tile.height),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,7 +13,7 @@ from .queue import Queue
 from .states import States
 from .tiles import VectorTile
 from .vector_block import COEFFICIENTS_BYTES
-from .vector_rows import Place, Rows
+from .vector_rows import Place, Rows, room_in_ring
 from .vector_shape import PLANES, Shape
 
 #: Groups of four positions that the buffer of every stream holds.
@@ -105,25 +103,26 @@ class VectorIssue(wiring.Component):
         room, set_room = self._room(m, states, set_sent)
         queues = self._queues(m)
 
-        def go_on(after: int) -> None:
+        following = {read: self._following(m, wanted, read) for read in Read}
+
+        def go_on(after: Read) -> None:
             """To the next stream of the row that is read."""
-            others = list(Read)[after:]
-            for i, read in enumerate(others):
-                with m.Elif(wanted[read]) if i else m.If(wanted[read]):
-                    states.go(read.name)
-            with m.Else() if others else nullcontext():
-                states.go("NEXT")
+            for name, follows in following[after].items():
+                with m.If(follows):
+                    states.go(name)
 
         with states.state("IDLE"):
             with m.If(self.load):
                 states.go("ROW")
         with states.state("ROW"):
-            with m.If(room):
-                go_on(0)
-        for number, read in enumerate(Read):
-            commands, notes = queues[manager_of(read, self._config.managers)]
+            with m.If(room & wanted[Read.COEFFICIENTS]):
+                states.go("COEFFICIENTS")
+            with m.Elif(room):
+                go_on(Read.COEFFICIENTS)
+        for read in Read:
+            commands, notes, sendable = queues[manager_of(read, self._config.managers)]
             with states.state(read.name):
-                sent = commands.i.ready & notes.i.ready
+                sent = sendable
                 if read == Read.COEFFICIENTS:
                     sent &= set_room
                     m.d.comb += [set_sent.eq(sent), commands.i.payload.beats.eq(SET_BEATS)]
@@ -142,7 +141,7 @@ class VectorIssue(wiring.Component):
                     notes.i.payload.read.eq(read),
                 ]
                 with m.If(sent):
-                    go_on(number + 1)
+                    go_on(read)
         with states.state("NEXT"):
             with m.If(rows.last.all):
                 states.go("IDLE")
@@ -183,6 +182,18 @@ class VectorIssue(wiring.Component):
             m.d.comb += used.eq(Cat(wanted[read] for read in self._tensors_of(manager)).any())
         return wanted
 
+    def _following(self, m: Module, wanted: dict[Read, Signal], after: Read) -> dict[str, Signal]:
+        """One-hot, for all of a pass: the state of the first stream behind `after` that is read, or NEXT."""
+        following = {}
+        earlier = Const(0)
+        for read in list(Read)[list(Read).index(after) + 1 :]:
+            following[read.name] = wanted[read] & ~earlier
+            earlier |= wanted[read]
+        following["NEXT"] = ~earlier
+        flags = {name: Signal(name=f"{name.lower()}_follows_{after.name.lower()}") for name in following}
+        m.d.sync += [flags[name].eq(value) for name, value in following.items()]
+        return flags
+
     def _tensors_of(self, manager: int) -> list[Read]:
         return [read for read in TENSORS if manager_of(read, self._config.managers) == manager]
 
@@ -196,24 +207,15 @@ class VectorIssue(wiring.Component):
 
         All buffers are rings of as many groups, so that a row takes as much of each.
         """
-        groups = self.shape.groups
-        spare = Signal(range(-RING, RING + 1), init=RING)  # groups that are free behind the next row
         taken = Signal()
-        room = ~spare[-1]
+        room = room_in_ring(m, RING, self.shape.groups, self.load, taken, self.drained)
         m.d.comb += taken.eq(states.at["ROW"] & room)
-        with m.If(self.load):
-            m.d.sync += spare.eq(RING - groups)
-        with m.Elif(taken & ~self.drained):
-            m.d.sync += spare.eq(spare - groups)
-        with m.Elif(self.drained & ~taken):
-            m.d.sync += spare.eq(spare + groups)
-
         sets = Signal(range(SETS + 1), init=SETS)
         m.d.sync += sets.eq(sets + self.set_drained - set_sent)
         return room, sets.any()
 
-    def _queues(self, m: Module) -> list[tuple[Queue, Queue]]:
-        """Of each manager the commands and the notes; they hide how commands are taken."""
+    def _queues(self, m: Module) -> list[tuple[Queue, Queue, Signal]]:
+        """Of each manager the commands and the notes, which hide how commands are taken, and whether there is room."""
         queues = []
         for manager in range(self._config.managers):
             m.submodules[f"commands{manager}"] = commands = Queue(Command, 2)
@@ -221,5 +223,7 @@ class VectorIssue(wiring.Component):
             wiring.connect(m, commands.o, wiring.flipped(self.command[manager]))
             wiring.connect(m, notes.o, wiring.flipped(self.notes[manager]))
             m.d.comb += commands.i.payload.index.eq(self.tile.index)
-            queues.append((commands, notes))
+            room = Signal(name=f"room{manager}")  # looked at again when a command has been taken
+            m.d.sync += room.eq(commands.i.ready & notes.i.ready & ~room)
+            queues.append((commands, notes, room))
         return queues

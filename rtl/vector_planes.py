@@ -8,13 +8,68 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from .config import BEAT_BITS, BEAT_WORDS, WORD_CHANNELS
+from .config import BEAT_BITS, BEAT_WORDS, WORD_CHANNELS, AcceleratorConfig
+from .hierarchy import Macro
 from .vector_issue import RING
 from .vector_shape import PLANES
 
 
+class Plane(wiring.Component):
+    """The memory of one plane, of groups of four positions.
+
+    Members
+    -------
+    data : In(64), address : In, write : In(1)
+        A beat, its group, and whether it is written.
+    read_address : In, position : In(2), read : In(1)
+        Where a word lies, and whether it is read.
+    absent : In(1)
+        Words are zero.
+    o : Out(16)
+        The word that was read last, from the next cycle on.
+    """
+
+    macro = "vector_plane"
+
+    @staticmethod
+    def ports(config: AcceleratorConfig) -> dict:
+        return {
+            "data": In(BEAT_BITS),
+            "address": In(ceil_log2(RING)),
+            "write": In(1),
+            "read_address": In(ceil_log2(RING)),
+            "position": In(ceil_log2(BEAT_WORDS)),
+            "read": In(1),
+            "absent": In(1),
+            "o": Out(WORD_CHANNELS),
+        }
+
+    def __init__(self, config: AcceleratorConfig):
+        super().__init__(self.ports(config))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=BEAT_BITS, depth=RING, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        word = Signal(WORD_CHANNELS, reset_less=True)
+        m.d.comb += [
+            write.addr.eq(self.address),
+            write.data.eq(self.data),
+            write.en.eq(self.write),
+            read.addr.eq(self.read_address),
+            self.o.eq(word),
+        ]
+        words = Array(read.data.word_select(j, WORD_CHANNELS) for j in range(BEAT_WORDS))
+        with m.If(self.read):
+            m.d.sync += word.eq(words[self.position])
+        # A reset of the registers, which costs no logic beside them.
+        with m.If(self.absent):
+            m.d.sync += word.eq(0)
+        return m
+
+
 class PlaneBuffer(wiring.Component):
-    """A memory for each plane, of groups of four positions; all planes of a position are read at once.
+    """As many planes as a stream may have; all planes of a position are read at once.
 
     Members
     -------
@@ -29,8 +84,8 @@ class PlaneBuffer(wiring.Component):
         The word that was read last, from the next cycle on.
     """
 
-    def __init__(self, bits: int):
-        self._bits = bits
+    def __init__(self, config: AcceleratorConfig, bits: int):
+        self._config, self._bits = config, bits
         super().__init__(
             {
                 "planes": In(PLANES),
@@ -48,20 +103,17 @@ class PlaneBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         for i in range(self._bits):
-            m.submodules[f"plane{i}"] = memory = Memory(shape=BEAT_BITS, depth=RING, init=[])
-            write, read = memory.write_port(), memory.read_port(domain="comb")
-            word = Signal(WORD_CHANNELS, name=f"word{i}", reset_less=True)
+            m.submodules[f"plane{i}"] = plane = Macro(Plane, self._config)
+            absent = Signal(name=f"absent{i}")
+            m.d.sync += absent.eq((self.planes <= i) & ((self.planes == 0) | ~self.signed))
             m.d.comb += [
-                write.addr.eq(self.address),
-                write.data.eq(self.data),
-                write.en.eq(self.write[i]),
-                read.addr.eq(self.read_address),
-                *(self.o[channel][i].eq(word[channel]) for channel in range(WORD_CHANNELS)),
+                plane.data.eq(self.data),
+                plane.address.eq(self.address),
+                plane.write.eq(self.write[i]),
+                plane.read_address.eq(self.read_address),
+                plane.position.eq(self.position),
+                plane.read.eq(self.read),
+                plane.absent.eq(absent),
+                *(self.o[channel][i].eq(plane.o[channel]) for channel in range(WORD_CHANNELS)),
             ]
-            words = Array(read.data.word_select(j, WORD_CHANNELS) for j in range(BEAT_WORDS))
-            with m.If(self.read):
-                m.d.sync += word.eq(words[self.position])
-            # A reset of the registers, which costs no logic beside them.
-            with m.If((self.planes <= i) & ((self.planes == 0) | ~self.signed)):
-                m.d.sync += word.eq(0)
         return m

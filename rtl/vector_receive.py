@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -13,6 +13,9 @@ from .dma import Beat, Beats
 from .lane import U_BITS
 from .vector_issue import RING, TENSORS, Note, Read
 from .vector_shape import GROUPS
+
+#: What is to be known of a command when its beats come: a note, decoded.
+_Ready = data.StructLayout({"read": len(Read), "plane": U_BITS, "planes": U_BITS, "last": 1})
 
 
 class VectorReceive(wiring.Component):
@@ -25,7 +28,7 @@ class VectorReceive(wiring.Component):
     load : In(1)
         A pass begins: the next row lies at the beginning of the ring.
     notes : In(stream of Note)
-        A note for each command, in order; there two cycles before its first beat.
+        A note for each command, in order; there three cycles before its first beat.
     beats : In(dma.Beats)
     data : Out(64), address : Out
         A beat, one cycle later, and the group of positions that it belongs to, if it is of a plane.
@@ -60,31 +63,56 @@ class VectorReceive(wiring.Component):
         beat = Signal(Beat, reset_less=True)
         came = Signal()
         ends = Signal()  # and its command with it
-        current = Signal(Note, reset_less=True)  # of the command whose beats come
-        active = Signal()  # there is one
-        begin = Signal()  # the next one becomes the current one
+        ready = Signal(_Ready, reset_less=True)  # what is to be known of the next command
+        there = Signal()  # there is one
+        current = Signal(_Ready, reset_less=True)  # of the command whose beats come
+        active = Signal()
+        # Known a cycle ahead, like all that decides on every beat.
+        begin = Signal(init=1)  # the next one becomes the current one
+        takes = Signal(init=1)  # a note is taken
+        next_there = Signal()
+        next_begin = Signal()
+        last = self.beats.valid & self.beats.payload.last
+        m.d.comb += [
+            next_there.eq(Mux(takes, self.notes.valid, there)),
+            next_begin.eq(last | ~Mux(begin, there, active)),
+            self.notes.ready.eq(takes),
+            self.row.eq(ends & current.last),
+        ]
         m.d.sync += [
+            there.eq(next_there),
+            begin.eq(next_begin),
+            takes.eq(next_begin | ~next_there),
             beat.eq(self.beats.payload),
             came.eq(self.beats.valid),
-            ends.eq(self.beats.valid & self.beats.payload.last),
+            ends.eq(last),
         ]
-        m.d.comb += [begin.eq(~active | ends), self.notes.ready.eq(begin), self.row.eq(ends & current.last)]
+        note = self.notes.payload
+        top = Cat(note.planes == i + 1 for i in range(U_BITS))
+        above = Cat(note.signed & (note.planes <= i) for i in range(U_BITS))
+        with m.If(takes):
+            m.d.sync += [
+                ready.read.eq(Cat(note.read == read for read in Read)),
+                ready.plane.eq(top),
+                ready.planes.eq(top | above),
+                ready.last.eq(note.last),
+            ]
         with m.If(begin):
-            m.d.sync += [active.eq(self.notes.valid), current.eq(self.notes.payload)]
-        planes = self._walk(m, came, begin)
+            m.d.sync += [active.eq(there), current.eq(ready)]
+        planes = self._walk(m, came, begin, ready)
 
+        is_read = {read: current.read[i] for i, read in enumerate(Read)}
         m.d.comb += [
             self.data.eq(beat.data),
-            self.coefficients.eq(came & (current.read == Read.COEFFICIENTS)),
-            self.results.eq(came & (current.read == Read.U) & self.results_u),
+            self.coefficients.eq(came & is_read[Read.COEFFICIENTS]),
+            self.results.eq(came & is_read[Read.U] & self.results_u),
         ]
         for read, name in TENSORS.items():
-            m.d.comb += getattr(self, name).eq(Mux(came & (current.read == read), planes, 0))
+            m.d.comb += getattr(self, name).eq(Mux(came & is_read[read], planes, 0))
         return m
 
-    def _walk(self, m: Module, came, begin) -> Signal:
+    def _walk(self, m: Module, came, begin, ready) -> Signal:
         """Groups in planes, over the same groups again for each stream of a row. Returns the planes that are due."""
-        following = self.notes.payload
         groups = Countdown(GROUPS, "groups")
         plane = Signal(U_BITS)  # one-hot, from the highest on
         planes = Signal(U_BITS)  # it and, if it is the sign, those above
@@ -96,11 +124,9 @@ class VectorReceive(wiring.Component):
             with m.If(groups.last):
                 m.d.sync += [self.address.eq(row), plane.eq(plane >> 1), planes.eq(plane >> 1), *groups.restart()]
         with m.If(begin):
-            top = Cat(following.planes == i + 1 for i in range(U_BITS))
-            above = Cat(following.planes <= i for i in range(U_BITS))
             m.d.sync += [
-                plane.eq(top),
-                planes.eq(top | Mux(following.signed, above, 0)),
+                plane.eq(ready.plane),
+                planes.eq(ready.planes),
                 self.address.eq(Mux(self.row, next_row, row)),
                 *groups.start(self.groups),
             ]

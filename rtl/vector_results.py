@@ -31,7 +31,7 @@ class ResultBuffer(wiring.Component):
     """
 
     #: From a word's last beat to `o`.
-    LATENCY = 8
+    LATENCY = 9
 
     def __init__(self):
         super().__init__(
@@ -50,11 +50,13 @@ class ResultBuffer(wiring.Component):
         move = Signal()  # all that is on its way goes on
         m.d.comb += move.eq(~full | ~self.o.valid)
         beat, valid = self._beats(m, move)
-        values, valid = self._shifted(m, move, beat, valid)
+        formats = {source: Signal(name=f"is_{source.name.lower()}") for source in Source}
+        m.d.sync += [known.eq(self.source == source) for source, known in formats.items()]
+        values, valid = self._shifted(m, formats, move, beat, valid)
 
-        # Which channels the values are.
+        # Which channels the values are: every format's value for a channel comes in the slot of its number.
         at = Signal(WORD_CHANNELS, init=1)  # one-hot: the lowest of them
-        narrow, medium = self.source == Source.INT16, self.source == Source.INT32
+        narrow, medium = formats[Source.INT16], formats[Source.INT32]
         step = Mux(narrow, at.rotate_left(4), Mux(medium, at.rotate_left(2), at.rotate_left(1)))
         word = [Signal(signed(U_BITS), name=f"word{channel}", reset_less=True) for channel in range(WORD_CHANNELS)]
         last = Mux(narrow, at[-4], Mux(medium, at[-2], at[-1]))
@@ -63,11 +65,9 @@ class ResultBuffer(wiring.Component):
             with m.If(valid):
                 m.d.sync += at.eq(step)
         for channel, number in enumerate(word):
-            slot = channel % SLOTS
             takes = at[channel] | (medium & at[channel // 2 * 2]) | (narrow & at[channel // SLOTS * SLOTS])
-            value = Mux(narrow, values[slot], Mux(medium, values[slot % 2], values[0]))
             with m.If(move & takes):
-                m.d.sync += number.eq(value)
+                m.d.sync += number.eq(values[channel % SLOTS])
 
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
@@ -101,26 +101,24 @@ class ResultBuffer(wiring.Component):
                 m.d.sync += head.eq(head + 1)
         return beat, valid
 
-    def _shifted(self, m: Module, move, beat, valid) -> tuple[list[Signal], Signal]:
-        """The numbers of a beat, without the bits that are dropped: eights first, then the rest."""
-        wide, medium = self.source == Source.INT64, self.source == Source.INT32
+    def _shifted(self, m: Module, formats, move, beat, valid) -> tuple[list[Signal], Signal]:
+        """The numbers of a beat for each slot, without the bits that are dropped: eights first, then the rest."""
+        wide, medium = formats[Source.INT64], formats[Source.INT32]
         halves = [beat[:32].as_signed(), beat[32:].as_signed()]
         quarters = [beat.word_select(i, 16).as_signed() for i in range(SLOTS)]
-        numbers = [
-            Mux(wide, beat[:ACC_BITS].as_signed(), Mux(medium, halves[0], quarters[0])),
-            Mux(medium, halves[1], quarters[1]),
-            *quarters[2:],
-        ]
+        done = valid
+        for stage in ("chosen", "shifted", "complete"):
+            before, done = done, Signal(name=stage)
+            with m.If(move):
+                m.d.sync += done.eq(before)
         values = []
-        on_the_way = Signal()
-        done = Signal()
-        with m.If(move):
-            m.d.sync += [on_the_way.eq(valid), done.eq(on_the_way)]
-        for slot, number in enumerate(numbers):
+        for slot in range(SLOTS):
+            number = Signal(signed(ACC_BITS), name=f"number{slot}", reset_less=True)
             coarse = Signal(signed(U_BITS + 7), name=f"coarse{slot}", reset_less=True)
             fine = Signal(signed(U_BITS), name=f"fine{slot}", reset_less=True)
             with m.If(move):
                 m.d.sync += [
+                    number.eq(Mux(wide, beat[:ACC_BITS].as_signed(), Mux(medium, halves[slot % 2], quarters[slot]))),
                     coarse.eq(Array(number >> distance for distance in (0, 8, 16, 16))[self.dropped[3:]]),
                     fine.eq(Array(coarse >> distance for distance in range(8))[self.dropped[:3]]),
                 ]

@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from .delay import delayed
 from .loop import Loop
 from .tiles import SIZE
 
@@ -65,6 +66,21 @@ class Rows(wiring.Component):
         return m
 
 
+def room_in_ring(m: Module, ring: int, size, load, taken, freed) -> Signal:
+    """Whether a buffer that is a ring of `ring` entries has room for a row of `size` entries.
+
+    `taken` and `freed` are pulses: a row takes its place, or leaves it. The answer is that after a pulse two cycles
+    later. With `load` all is free, `size` has its value a cycle before it.
+    """
+    spare = Signal(range(-ring, ring + 1), init=ring, name="spare")  # entries that are free behind the next row
+    plus, minus, all_free = (Signal.like(spare, name=name) for name in ("row_freed", "row_taken", "all_free"))
+    m.d.sync += [plus.eq(size), minus.eq(-size), all_free.eq(ring - size)]
+    takes, frees = (delayed(m, pulse, 1, name, control=True) for pulse, name in ((taken, "takes"), (freed, "frees")))
+    change = Mux(takes, Mux(frees, 0, minus), Mux(frees, plus, 0))
+    m.d.sync += spare.eq(Mux(load, all_free, spare + change))
+    return ~spare[-1]
+
+
 class Place(wiring.Component):
     """A number that grows by a stride of its own with each row, sample and channel block, from a base on.
 
@@ -72,8 +88,10 @@ class Place(wiring.Component):
     -------
     base, row, sample, block : In(width)
         The base, and the strides.
-    load : In(1), step : In(1)
-        The number is that of the first row, or of the next one, from the next cycle on.
+    load : In(1)
+        The number is that of the first row from two cycles later on; the first step comes a cycle after that.
+    step : In(1)
+        It is that of the next row from the next cycle on. Not twice in a row.
     last : In(Edges)
         Of the present row.
     o : Out(width)
@@ -95,13 +113,20 @@ class Place(wiring.Component):
         last = self.last
         sample_start = Signal.like(self.o)
         block_start = Signal.like(self.o)
-        start = Mux(last.block, block_start, Mux(last.sample, sample_start, self.o))
-        stride = Mux(last.block, self.block, Mux(last.sample, self.sample, self.row))
-        following = Mux(self.load, self.base, start + stride)
-        with m.If(self.load | self.step):
+        # What the next number is the sum of; chosen a cycle ahead.
+        start = Signal.like(self.o)
+        stride = Signal.like(self.o)
+        loaded = Signal()
+        following = (start + stride)[: len(self.o)]
+        m.d.sync += [
+            loaded.eq(self.load),
+            start.eq(Mux(self.load, self.base, Mux(last.block, block_start, Mux(last.sample, sample_start, self.o)))),
+            stride.eq(Mux(self.load, 0, Mux(last.block, self.block, Mux(last.sample, self.sample, self.row)))),
+        ]
+        with m.If(loaded | self.step):
             m.d.sync += self.o.eq(following)
-        with m.If(self.load | self.step & last.sample):
+        with m.If(loaded | self.step & last.sample):
             m.d.sync += sample_start.eq(following)
-        with m.If(self.load | self.step & last.block):
+        with m.If(loaded | self.step & last.block):
             m.d.sync += block_start.eq(following)
         return m

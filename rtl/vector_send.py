@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import bits_for, ceil_log2
 
 from .config import BEAT_BITS, BEAT_WORDS
 from .countdown import Countdown
@@ -29,14 +29,14 @@ Job = data.StructLayout(
 
 
 class VectorSend(wiring.Component):
-    """Works jobs off, one behind the other without a pause.
+    """Works jobs off, one behind the other; only behind the sums of a channel, and a job of one beat, there is a pause.
 
     Members
     -------
     i : In(stream of Job)
     keep : In(4)
         What is there of a row's last group.
-    address, beat, move, kept : Out
+    address, beat, kept : Out
         To `VectorCollect`.
     beat_data : In(64)
         From there.
@@ -51,6 +51,8 @@ class VectorSend(wiring.Component):
     """
 
     LATENCY = VectorCollect.LATENCY + 1
+    #: Beats on their way: enough for one every cycle.
+    _ROOM = 2 * LATENCY
 
     def __init__(self):
         super().__init__(
@@ -59,7 +61,6 @@ class VectorSend(wiring.Component):
                 "keep": In(BEAT_WORDS),
                 "address": Out(ceil_log2(RESULTS)),
                 "beat": Out(range(BEATS)),
-                "move": Out(1),
                 "kept": Out(BEAT_WORDS),
                 "beat_data": In(BEAT_BITS),
                 "sums_valid": In(1),
@@ -72,22 +73,30 @@ class VectorSend(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        following = self.i.payload
+        following = Signal(Job, reset_less=True)
+        there = Signal()  # there is one behind this job
         job = Signal(Job, reset_less=True)
         active = Signal()  # there is one
         entries = Countdown(SENT, "entries")
         zero = Signal()  # what is read counts as zero
         kinds = Countdown(PLANES, "kinds")
+        left = Signal(signed(bits_for(self._ROOM) + 1), init=self._ROOM - 1)  # beats that may be read after the next
+        sums_there = Signal()
         read = Signal()
         ends = Signal()  # the job's last beat is read
+        begin = Signal()  # the next job is the present one from the next cycle on
         m.d.comb += [
-            read.eq(active & self.move & (~job.sums | self.sums_valid)),
+            read.eq(active & ~left[-1] & (~job.sums | sums_there)),
             ends.eq(read & entries.last & kinds.last),
             self.kept.eq(Mux(zero, 0, Mux(job.groups & entries.last, self.keep, -1))),
-            self.sums_taken.eq(ends & job.sums),
             self.emptied.eq(ends & job.last),
-            self.i.ready.eq(~active | ends),
+            begin.eq(~active | ends),
+            self.i.ready.eq(~there),
         ]
+        with m.If(~there):
+            m.d.sync += [there.eq(self.i.valid), following.eq(self.i.payload)]
+        taken = ends & job.sums
+        m.d.sync += [self.sums_taken.eq(taken), sums_there.eq(self.sums_valid & ~taken & ~self.sums_taken)]
         with m.If(read):
             m.d.sync += [
                 self.address.eq(self.address + (~job.spread | zero)),
@@ -101,9 +110,10 @@ class VectorSend(wiring.Component):
                     *entries.restart(),
                     *kinds.step(),
                 ]
-        with m.If(self.i.ready):
+        with m.If(begin):
             m.d.sync += [
-                active.eq(self.i.valid),
+                active.eq(there),
+                there.eq(self.i.valid & ~there),
                 job.eq(following),
                 self.address.eq(following.address),
                 self.beat.eq(following.beat),
@@ -111,16 +121,14 @@ class VectorSend(wiring.Component):
                 *kinds.start(following.kinds),
             ]
 
-        # A queue whose room is a register, so that nothing of the writer reaches back through here.
-        m.submodules.beats = beats = Queue(BEAT_BITS, 2)
+        # What has been read has room in this queue, so that nothing of the writer reaches back through it.
+        m.submodules.beats = beats = Queue(BEAT_BITS, self._ROOM)
         wiring.connect(m, beats.o, wiring.flipped(self.o))
         valid = Signal(VectorCollect.LATENCY)
-        with m.If(self.move):
-            m.d.sync += valid.eq((valid << 1) | read)
+        m.d.sync += [valid.eq((valid << 1) | read), left.eq(left + (beats.o.valid & beats.o.ready) - read)]
         m.d.comb += [
-            self.move.eq(~valid[-1] | beats.i.ready),
             beats.i.payload.eq(self.beat_data),
             beats.i.valid.eq(valid[-1]),
-            self.idle.eq(~active & ~valid.any() & ~beats.o.valid),
+            self.idle.eq(~active & ~there & ~valid.any() & ~beats.o.valid),
         ]
         return m

@@ -14,20 +14,21 @@ from cocotb.triggers import RisingEdge
 
 from host.step import rules
 from host.step.noise import hashed, noise_key
+from rtl.config import AcceleratorConfig
 from rtl.lane import A_BITS, C_BITS, MOST_SHIFT, RESULT_BITS, U_BITS, V_BITS, Coefficients, Mode
-from rtl.lanes import VectorLanes, result, word
+from rtl.lanes import VectorLanes, Word, elements, factors, result
 from rtl.noise import NOISE_BITS, NUMBER_BITS
 from rtl.reduction import X_BITS, Sums
 from sim.tests.bench import compiled, run
 from sim.tests.streams import StreamSink, StreamSource, start
 from sim.tests.test_lane import drawn
 
-LANES = 4
+CONFIG, LANES = AcceleratorConfig(vector=True), 4
 PASSES = 12
 
 
 def test_lanes(case):
-    run(compiled(VectorLanes, LANES), __name__, case)
+    run(compiled(VectorLanes, CONFIG, LANES), __name__, case)
 
 
 @pytest.mark.parametrize("lanes", [0, 3])
@@ -35,7 +36,7 @@ def test_odd_numbers_are_refused(lanes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)  # the component that was refused
         with pytest.raises(ValueError, match=f"lanes is {lanes}, must be even"):
-            VectorLanes(lanes)
+            VectorLanes(CONFIG, lanes)
         gc.collect()
 
 
@@ -53,11 +54,15 @@ def noise_of(key, number: int, shape) -> np.ndarray:
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def blocks(dut):
     rng = np.random.default_rng(random.getrandbits(32))
-    await start(dut, mode=0, squares=0, key=0, clear=0, i__valid=0, coefficients__valid=0, o__ready=0, sums__ready=0)
-    words, coefficients = StreamSource(dut, "i"), StreamSource(dut, "coefficients")
+    inputs = "i", "coefficients", "elements", "factors"
+    idle = {f"{name}__valid": 0 for name in inputs} | {"o__ready": 0, "sums__ready": 0}
+    await start(dut, mode=0, squares=0, key=0, clear=0, **idle)
+    sources = words, coefficients, operands, others = [StreamSource(dut, name) for name in inputs]
     results, sums = StreamSink(dut, "o"), StreamSink(dut, "sums")
     for _ in range(PASSES):
-        words.idle, coefficients.idle, results.stall, sums.stall = rng.choice([0, 0.3, 0.8], 4).tolist()
+        for source in sources:
+            source.idle = float(rng.choice([0, 0.3, 0.8]))
+        results.stall, sums.stall = rng.choice([0, 0.3, 0.8], 2).tolist()
         low, high = sorted(int(end) for end in drawn(rng, RESULT_BITS, 2))
         settings = {name: bool(rng.integers(2)) for name in ("relu", "masked", "stochastic")}
         settings |= {"shift": int(rng.integers(MOST_SHIFT + 1)), "raised": 0, "low": low, "high": high}
@@ -94,10 +99,11 @@ async def blocks(dut):
             clipped += found.saturated
             passed = np.ones(u.shape, bool) if found.mask is None else found.mask
             for i in range(count):
-                values = {name: part[i].ravel().tolist() for name, part in (("u", u), ("v", v), ("x", x))}
+                words.put(packed(Word, {"number": number + i, "first": i == 0, "last": i == count - 1}))
                 bits = sum(int(bit) << lane for lane, bit in enumerate(mask[i].ravel()))
-                values |= {"mask": bits, "number": number + i, "first": i == 0, "last": i == count - 1}
-                words.put(packed(word(LANES), values))
+                values = {"u": u[i].ravel().tolist(), "v": v[i].ravel().tolist(), "mask": bits}
+                operands.put(packed(elements(LANES), values))
+                others.put(packed(factors(LANES), x[i].ravel().tolist()))
                 shown = sum(int(bit) << lane for lane, bit in enumerate(passed[i].ravel()))
                 expected.append(packed(result(LANES), {"q": found.codes[i].ravel().tolist(), "mask": shown}))
             stats = rules.statistics(found.codes, found.codes if squares else x)
@@ -109,5 +115,5 @@ async def blocks(dut):
         for _ in range(4):
             await RisingEdge(dut.clk)
         assert int(dut.clipped.value) == clipped
-        assert not words.pending + coefficients.pending
+        assert not any(source.pending for source in sources)
         results.items.clear(), sums.items.clear()

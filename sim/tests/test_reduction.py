@@ -22,35 +22,28 @@ def test_reduction(case):
 
 @cocotb.test()
 async def channels(dut):
-    """Channels follow one another without a gap; each starts sums of its own."""
+    """Each channel starts sums of its own; pauses mean nothing, whatever is on the inputs."""
     rng = np.random.default_rng(random.getrandbits(32))
     await start(dut, valid=0, first=0, q=0, x=0)
+
+    async def cycle(valid: bool, first: bool, q: int, x: int) -> None:
+        dut.valid.value, dut.first.value, dut.q.value, dut.x.value = int(valid), int(first), q, x
+        await RisingEdge(dut.clk)
+
+    async def pause() -> None:
+        await cycle(False, bool(rng.integers(2)), int(drawn(rng, RESULT_BITS)[0]), int(drawn(rng, X_BITS)[0]))
+
     # Sums of more elements than this may leave 48 bits.
-    lengths = [1, 2, *(int(n) for n in rng.integers(1, 30, 40))]
-    due = {}  # sums by cycle
-    now, index = 0, 0
-    while index < len(lengths) or due:
-        items = []
-        if index < len(lengths):
-            q, x = drawn(rng, RESULT_BITS, lengths[index]), drawn(rng, X_BITS, lengths[index])
-            items = list(zip(q.tolist(), x.tolist(), strict=True))
-            index += 1
-        for i, (value, other) in enumerate(items or [(0, 0)] * (Reduction.LATENCY + 1)):
-            pause = not items or rng.random() < 0.2
-            while True:
-                dut.valid.value = int(not pause)
-                dut.first.value = int(rng.integers(2)) if pause else int(i == 0)
-                dut.q.value, dut.x.value = value, other
-                if not pause and i == len(items) - 1:
-                    shape = (len(items), 1, 1, 1)
-                    found = rules.statistics(q.reshape(shape), x.reshape(shape))
-                    due[now + Reduction.LATENCY] = [int(part[0]) for part in found]
-                await ReadOnly()
-                if now in due:
-                    o = Sums.from_bits(dut.o.value.to_unsigned())
-                    assert [o.sums, o.products, o.low, o.high] == due.pop(now)
-                await RisingEdge(dut.clk)
-                now += 1
-                if not pause or not items:
-                    break
-                pause = rng.random() < 0.2
+    for length in [1, 2, *(int(n) for n in rng.integers(1, 30, 40))]:
+        q, x = drawn(rng, RESULT_BITS, length), drawn(rng, X_BITS, length)
+        for i in range(length):
+            while rng.random() < 0.2:
+                await pause()
+            await cycle(True, i == 0, int(q[i]), int(x[i]))
+        for _ in range(Reduction.LATENCY - 1):
+            await pause()
+        await ReadOnly()
+        o = Sums.from_bits(dut.o.value.to_unsigned())
+        found = rules.statistics(q.reshape(length, 1, 1, 1), x.reshape(length, 1, 1, 1))
+        assert [o.sums, o.products, o.low, o.high] == [int(part[0]) for part in found]
+        await RisingEdge(dut.clk)

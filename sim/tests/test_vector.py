@@ -18,7 +18,7 @@ from sim.tests.streams import StreamSource, start
 from sim.tests.vector_bench import Memory, VectorBench
 from sim.tests.vector_passes import Space, drawn_pass, packed, words
 
-PASSES, SIZE = 12, 1 << 21
+PASSES, SIZE = 12, 1 << 22
 
 
 def config_of(managers: int) -> AcceleratorConfig:
