@@ -12,7 +12,7 @@ from itertools import product
 from host.cycles.bus import NEVER, Arbiter, Run
 from host.cycles.front import RECEIVED
 from host.geometry import ceil_div
-from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_CHANNELS
+from rtl.config import BEAT_BYTES, BEAT_WORDS, DIGIT_BITS, WEIGHT_TILE_BYTES, WORD_BYTES, WORD_CHANNELS
 from rtl.ddr import Ddr
 from rtl.isa import Descriptor, Pass, Sink
 from rtl.lane import Lane
@@ -23,6 +23,7 @@ from rtl.vector_emit import SET_BEATS as SUMS_BEATS
 from rtl.vector_emit import SET_BYTES as SUMS_SET_BYTES
 from rtl.vector_issue import RING, SET_BEATS, SET_BYTES, SETS, TENSORS, Read, manager_of
 from rtl.vector_results import ResultBuffer
+from rtl.vector_shape import RESULTS as RESULT_ENTRIES
 from rtl.vector_shape import VectorShape
 
 #: Commands that wait in the queue of a manager; commands and jobs in those behind the lanes.
@@ -145,11 +146,11 @@ class _Walk:
         self._groups, self._capacity = groups, RING // groups
         digits = d.vector_sink == Sink.DIGITS
         entries = d.width if digits else groups
-        self._kept = RING // entries
+        self._kept = RESULT_ENTRIES // entries
         # (distance from the row's address, beats) of the commands of results
         if digits:
-            parts = ceil_div(d.q_planes, DIGIT_BITS)
-            self._stores = [(i * WEIGHT_TILE_BYTES, entries) for i in range(parts)]
+            apart, beats = d.vector_stride_d * WORD_BYTES or WEIGHT_TILE_BYTES, d.width << bool(controls & Pass.SPREAD)
+            self._stores = [(i * apart, beats) for i in range(ceil_div(d.q_planes, DIGIT_BITS))]
         else:
             self._stores = [(0, d.q_planes * groups)] if d.q_planes else []
         self._q, self._positive = _place(d, "q"), _place(d, "positive")
