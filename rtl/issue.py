@@ -245,7 +245,7 @@ class Issue(wiring.Component):
             ]
         gradient = Signal()
         m.d.sync += gradient.eq(tile.gradient)
-        with m.If(gradient):
+        with m.If(gradient & ~at["TILE"]):  # there it is what the tile before was
             m.d.sync += stream_addr.eq(parts.address)
         return addr
 
