@@ -67,9 +67,11 @@ class Issue(wiring.Component):
         pieces = Countdown(len(tile.runs), "pieces")
         images = Countdown(len(tile.side), "images")  # whose rows lie in one word
         m.submodules.blocks = parts = GradientBlocks(self._config)
-        rows = Signal.like(tile.runs)  # that are read one by one
         m.d.comb += parts.tile.eq(tile)
-        m.d.sync += rows.eq(Mux(tile.gradient, parts.rows, tile.runs))
+        rows = Mux(tile.gradient, parts.rows, tile.runs)
+        most_pieces = Signal.like(tile.runs)  # of a k block of the streaming operand
+        last_pieces = Signal.like(tile.runs)  # of the last one
+        m.d.sync += [most_pieces.eq(Mux(tile.flat, TAPS, rows)), last_pieces.eq(Mux(tile.flat, tile.k_tail, rows))]
         weight = Signal()  # the slot is one of the weight buffer
         free = Signal()  # and may be filled
         noted = Signal()  # a command has been taken, its note is due
@@ -89,14 +91,8 @@ class Issue(wiring.Component):
             with m.Else():
                 m.d.sync += samples.start(tile.samples)
             m.d.sync += images.start(Mux(tile.gradient & ~weight, parts.images, 1))
-            with m.If(weight):
-                m.d.sync += pieces.start(row_parts)
-            with m.Elif(~tile.flat):
-                m.d.sync += pieces.start(rows)
-            with m.Elif(blocks.last):
-                m.d.sync += pieces.start(tile.k_tail)
-            with m.Else():
-                m.d.sync += pieces.start(TAPS)
+            of_stream = Mux(blocks.last, last_pieces, most_pieces)
+            m.d.sync += pieces.start(Mux(weight, row_parts, of_stream))
             with m.If(free):
                 states.go("COMMAND")
         with states.state("COMMAND"):
@@ -245,7 +241,7 @@ class Issue(wiring.Component):
             ]
         gradient = Signal()
         m.d.sync += gradient.eq(tile.gradient)
-        with m.If(gradient):
+        with m.If(gradient & ~at["TILE"]):  # there it is what the tile before was
             m.d.sync += stream_addr.eq(parts.address)
         return addr
 

@@ -9,7 +9,8 @@ from references import conv2d
 from host.plan.packing import flat_lanes, pack_stationary, pack_stream, pack_stream_table, window_lanes
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
-from sim.golden import Completion, check, execute
+from sim.golden import Completion, execute
+from sim.golden_check import check
 
 TINY = AcceleratorConfig.preset("tiny")
 STREAM, STATIONARY, TABLE, OUT = 0x0, 0x4000, 0x8000, 0x9000

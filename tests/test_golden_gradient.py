@@ -11,7 +11,8 @@ from host.step.gradient import Operand, WeightGradient
 from host.step.places import Place
 from rtl.config import AcceleratorConfig
 from rtl.isa import Error, Order
-from sim.golden import check, execute
+from sim.golden import execute
+from sim.golden_check import check
 
 CONFIG = AcceleratorConfig.preset("vector")
 MEMORY = 1 << 20

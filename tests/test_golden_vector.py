@@ -15,7 +15,8 @@ from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Opcode, Pass, Sink, Source
 from rtl.lane import A_BITS, C_BITS
 from rtl.vector_block import COEFFICIENTS_BYTES, SUMS_BYTES
-from sim.golden import Completion, check, execute
+from sim.golden import Completion, execute
+from sim.golden_check import check
 
 CONFIG = AcceleratorConfig(vector=True)
 SIZE = 1 << 20

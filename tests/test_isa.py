@@ -25,7 +25,7 @@ from rtl.isa import (
     descriptor_layout,
 )
 from rtl.manual import descriptor
-from sim.golden import check_fields
+from sim.golden_check import check_fields
 
 CONFIG = AcceleratorConfig.preset("tiny")
 RECORDS = st.fixed_dictionaries(

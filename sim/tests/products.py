@@ -8,7 +8,7 @@ import numpy as np
 
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
-from sim.golden import check
+from sim.golden_check import check
 
 BOTH_TABLES = Flag.STREAM_TABLE | Flag.STATIONARY_TABLE
 SIGNS = Flag.STREAM_SIGNED | Flag.STATIONARY_SIGNED

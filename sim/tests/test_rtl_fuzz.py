@@ -18,7 +18,8 @@ from host.backends.driver import RegisterBoard
 from host.errors import AcceleratorError
 from host.ring import RESERVED_BYTES
 from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode
-from sim.golden import check_fields, execute
+from sim.golden import execute
+from sim.golden_check import check_fields
 from sim.tests.footprint import footprint
 from sim.tests.products import drawn_product
 from sim.tests.test_rtl_vector import CONFIGS

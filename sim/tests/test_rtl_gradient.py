@@ -13,13 +13,14 @@ from host.cycles.model import CycleModel
 from host.errors import AcceleratorError
 from host.ring import RESERVED_BYTES
 from rtl.config import AcceleratorConfig
-from rtl.isa import Error
+from rtl.isa import Error, Opcode
 from sim.golden import execute
+from sim.tests.test_rtl_fuzz import Fuzz
 from sim.verilated import VerilatedTransport
 
 #: Of `sim.tests.test_rtl_vector`.
 CONFIG = AcceleratorConfig(clusters=2, managers=2, vector=True)
-MEMORY = 1 << 20
+MEMORY = 1 << 21
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,19 @@ def agree(board, trial: Trial) -> None:
 @pytest.mark.parametrize("width", [2, 4, 8, 12, 16, 32, 50])
 def test_gradients(board, seed, width):
     agree(board, Trial.drawn(np.random.default_rng(seed), CONFIG, width=width))
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_gradients_among_other_work(board, rng, turn):
+    """Products of all kinds, gradients and passes behind one another, with few fences."""
+    fuzz = Fuzz(CONFIG, rng)
+    work = [fuzz.sound() for _ in range(30)]
+    assert Opcode.WGRAD in {d.opcode for d in work}
+    memory = fuzz.image[:MEMORY]
+    board.write(RESERVED_BYTES, memory[RESERVED_BYTES:])
+    board.run(work)
+    assert execute(CONFIG, memory, work).error == Error.NONE
+    assert np.array_equal(board.read(RESERVED_BYTES, MEMORY - RESERVED_BYTES), memory[RESERVED_BYTES:])
 
 
 def test_every_word_of_a_row_has_its_neighbours(board, rng):

@@ -14,7 +14,8 @@ from host.plan.packing import pack_stream
 from host.ring import RESERVED_BYTES
 from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Format, Opcode, Order
-from sim.golden import check, execute
+from sim.golden import execute
+from sim.golden_check import check
 from sim.verilated import VerilatedTransport
 
 CONFIG = AcceleratorConfig.preset("tiny", rows=16)

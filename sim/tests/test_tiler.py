@@ -17,7 +17,7 @@ from rtl.fetch import Fetch
 from rtl.isa import DESCRIPTOR_BYTES, Descriptor, Error, Flag, Opcode, Order
 from rtl.tiler import Tiler
 from rtl.tiles import exec_tile, load_tile, store_tile
-from sim.golden import check
+from sim.golden_check import check
 from sim.tests.bench import compiled, run
 from sim.tests.products import as_gradient
 from sim.tests.streams import StreamSink, StreamSource, start

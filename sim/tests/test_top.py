@@ -11,7 +11,8 @@ import pytest
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from rtl.isa import CSR, DESCRIPTOR_BYTES, ID, Descriptor, Error, Flag, Irq, Status
-from sim.golden import check, execute
+from sim.golden import execute
+from sim.golden_check import check
 from sim.tests.bench import compiled, run
 from sim.tests.top_bench import (
     CONFIG,

@@ -35,7 +35,8 @@ from rtl.isa import (
     Status,
 )
 from rtl.top import Accelerator
-from sim.golden import check, execute
+from sim.golden import execute
+from sim.golden_check import check
 from sim.tests.faults import Refusing
 from sim.tests.streams import start
 
