@@ -13,7 +13,7 @@ from amaranth.utils import exact_log2
 
 from .axi import ADDRESS_BITS, AXI4, DECERR, OKAY, ReadData, Response, WriteData, address_channel
 from .chip_memory import READ_LATENCY, ChipMemory, beat_read, beat_write, chip_beats, place_bits
-from .config import BEAT_BITS, BEAT_BYTES, CHIP_BASE, AcceleratorConfig
+from .config import BEAT_BYTES, CHIP_BASE, AcceleratorConfig
 from .queue import Queue
 
 #: The window is told by the uppermost bits of an address.
@@ -90,7 +90,7 @@ def _place(config: AcceleratorConfig, burst, address) -> list:
 class ReadRouter(wiring.Component):
     """Sends the bursts of a read engine to their memory and brings the beats back in order.
 
-    A beat from the chip is there eight cycles after its burst's address at the earliest, and one a cycle from then on.
+    A beat from the chip is there nine cycles after its burst's address at the earliest, and one a cycle from then on.
 
     Members
     -------
@@ -154,13 +154,18 @@ class ReadRouter(wiring.Component):
             m.d.sync += room.eq(Cat(1, room))
 
         chip = turns.o.payload
+        free = ~engine.r.valid | engine.r.ready
+        beat = Signal(ReadData)
+        found = Signal()
         m.d.comb += [
-            engine.r.valid.eq(Mux(chip, ahead.o.valid, port.r.valid)),
-            engine.r.payload.eq(Mux(chip, ahead.o.payload.as_value(), port.r.payload.as_value())),
-            ahead.o.ready.eq(engine.r.ready & chip),
-            port.r.ready.eq(engine.r.ready & ~chip),
-            turns.o.ready.eq(engine.r.valid & engine.r.ready & engine.r.payload.last),
+            found.eq(Mux(chip, ahead.o.valid, port.r.valid)),
+            beat.eq(Mux(chip, ahead.o.payload.as_value(), port.r.payload.as_value())),
+            ahead.o.ready.eq(free & chip),
+            port.r.ready.eq(free & ~chip),
+            turns.o.ready.eq(free & found & beat.last),
         ]
+        with m.If(free):
+            m.d.sync += [engine.r.valid.eq(found), engine.r.payload.eq(beat)]
         return m
 
 
@@ -199,7 +204,8 @@ class WriteRouter(wiring.Component):
         m.submodules.owing = owing = Queue(1, depth)  # and one whose response is
         m.submodules.bursts = bursts = Queue(_burst(self._config), depth)
         m.submodules.places = places = _Beats(self._config)
-        m.submodules.held = held = Queue(data.StructLayout({"data": BEAT_BITS, "on": 1}), 2)
+        m.submodules.beats = beats = Queue(WriteData, 2)  # so that the engine waits for a register alone
+        wiring.connect(m, wiring.flipped(engine.w), beats.i)
         m.submodules.answers = answers = Queue(Response, depth)
         wiring.connect(m, bursts.o, places.i)
 
@@ -220,27 +226,25 @@ class WriteRouter(wiring.Component):
         to_chip = sending.o.valid & sending.o.payload
         to_port = sending.o.valid & ~sending.o.payload
         m.d.comb += [
-            port.w.valid.eq(engine.w.valid & to_port),
-            port.w.payload.eq(engine.w.payload),
-            held.i.valid.eq(engine.w.valid & to_chip),
-            held.i.payload.data.eq(engine.w.payload.data),
-            held.i.payload.on.eq(engine.w.payload.strb[0]),
-            engine.w.ready.eq((to_port & port.w.ready) | (to_chip & held.i.ready)),
-            sending.o.ready.eq(engine.w.valid & engine.w.ready & engine.w.payload.last),
+            port.w.valid.eq(beats.o.valid & to_port),
+            port.w.payload.eq(beats.o.payload),
+            beats.o.ready.eq((to_port & port.w.ready) | (to_chip & places.o.valid & self.writes.ready)),
+            sending.o.ready.eq(beats.o.valid & beats.o.ready & beats.o.payload.last),
         ]
 
+        ended, refused = Signal(), Signal()  # the burst of which a beat was sent in the cycle before
+        m.d.sync += [ended.eq(self.sent & places.o.payload.last), refused.eq(places.o.payload.beyond)]
         chip = owing.o.payload
         place, write = places.o.payload, self.writes.payload
         m.d.comb += [
-            self.writes.valid.eq(held.o.valid & places.o.valid),
+            self.writes.valid.eq(beats.o.valid & to_chip & places.o.valid),
             write.at.eq(place.at),
-            write.data.eq(held.o.payload.data),
-            write.on.eq(held.o.payload.on & ~place.beyond),
-            held.o.ready.eq(places.o.valid & self.writes.ready),
-            places.o.ready.eq(held.o.valid & self.writes.ready),
+            write.data.eq(beats.o.payload.data),
+            write.on.eq(beats.o.payload.strb[0] & ~place.beyond),
+            places.o.ready.eq(beats.o.valid & to_chip & self.writes.ready),
             self.sent.eq(self.writes.valid & self.writes.ready),
-            answers.i.valid.eq(self.sent & place.last),
-            answers.i.payload.resp.eq(Mux(place.beyond, DECERR, OKAY)),
+            answers.i.valid.eq(ended),
+            answers.i.payload.resp.eq(Mux(refused, DECERR, OKAY)),
             engine.b.valid.eq(Mux(chip, answers.o.valid, port.b.valid)),
             engine.b.payload.resp.eq(Mux(chip, answers.o.payload.resp, port.b.payload.resp)),
             answers.o.ready.eq(engine.b.ready & chip),
