@@ -21,7 +21,7 @@ def plane_beats(width: int) -> int:
     return -(-width // BEAT_WORDS)
 
 
-def plane_pitch(width: int, opcode: Opcode) -> int:
+def plane_pitch(width: int, opcode: int) -> int:
     """Beats of a row of one plane, in the stream buffer.
 
     Flat mode skews the channel blocks against each other, which takes one more. A weight gradient has words of the 16
@@ -30,7 +30,7 @@ def plane_pitch(width: int, opcode: Opcode) -> int:
     return WORD_CHANNELS // BEAT_WORDS if opcode == Opcode.WGRAD else plane_beats(width) + (opcode == Opcode.FLAT)
 
 
-def stream_beats(row_groups: int, bits: int, width: int, opcode: Opcode) -> int:
+def stream_beats(row_groups: int, bits: int, width: int, opcode: int) -> int:
     """Beats of one sample in each row bank of the stream buffer."""
     return row_groups * bits * plane_pitch(width, opcode)
 

@@ -167,7 +167,8 @@ class MemoryEngine(Engine):
             for region in (coefficients, digits):
                 self._board.memory.release(region)
             shape, source = arranged_shape(of.kernel), _source(work.out_bytes)
-            return self._results(shape, Place(sums, *result_strides(shape, work.out_bytes), source, dropped))
+            place = Place(sums, *result_strides(shape, work.out_bytes), source=source, dropped=dropped)
+            return self._results(shape, place)
 
     def _product(self, plan: Plan, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
         with self.account.kind("descriptors"):
