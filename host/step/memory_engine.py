@@ -156,7 +156,7 @@ class MemoryEngine(Engine):
         coefficients = self._take(raw.nbytes)
         self._board.put(coefficients.address, raw)
         with self.account.kind("descriptors"):
-            digits, sums = self._take(work.digits_bytes), self._take(work.results_bytes)
+            digits, sums = self._take_stored(work.digits_bytes), self._take_results(work.results_bytes)
             if work.has_gaps:
                 zeros = work.zeros(digits.address, coefficients.address + unchanged.nbytes)
                 self._work.add([zeros], [coefficients], [digits])
