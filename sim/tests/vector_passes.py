@@ -132,7 +132,7 @@ def drawn_pass(rng: np.random.Generator, space: Space, **fixed) -> Descriptor:
         "vector_top": one_of(1, (1 << one_of(1, MOST_PLANES)) - 1) if chance() else (1 << MOST_PLANES) - 1,
         "vector_shift": one_of(0, MOST_SHIFT if chance() else 12),
         "vector_dropped": one_of(0, MOST_DROPPED),
-        "vector_stride_d": one_of(4, 12) * chance(),
+        "vector_stride_d": one_of(8, 12) * chance(),  # the longest row fits
         **{f"{name}_planes": number for name, number in planes.items()},
         **{f"{name}_signed": int(chance()) for name in TENSORS},
     }
