@@ -13,6 +13,8 @@ from .walk import Move
 
 #: Number of a word of an image, and of one above it or below it.
 WORD = signed(SIZE + 4)
+#: Bits of how many words there are to the image's end, where that decides on a tap: fewer than a k block and two rows.
+NEAR = 5
 #: The row bank of the first word, the column banks by which its channels are turned, and its group's first address.
 Place = data.StructLayout({"bank": 2, "turn": 2, "group": SIZE})
 
@@ -113,20 +115,23 @@ class GradientTaps(wiring.Component):
         # First word that the first row of taps meets, and words from it to the image's end; then of the present row.
         pad = Mux(tile.padded, tile.words, 0)
         top = Signal(WORD)
-        to_bottom = Signal(WORD)
+        to_bottom = Signal(NEAR + 1)  # where that are few
+        near = Signal()
         ahead = Signal(4)
         word = Signal(WORD)
-        behind = Signal(WORD)
+        behind = Signal(NEAR + 1)
+        few = Signal()
         m.d.comb += ahead.eq(Mux(ky[1], tile.words << 1, Mux(ky[0], tile.words, 0)))
         m.d.sync += [
             top.eq(above - pad),
-            to_bottom.eq(rest + pad),
+            to_bottom.eq(rest[:NEAR] + pad),
+            near.eq(rest[NEAR:] == 0),
             word.eq(top + ahead),
             behind.eq(to_bottom - ahead),
+            few.eq(near),
         ]
         none = ~tile.gradient
-        few = behind[4:] == 0
         for number, tap in enumerate(FLAT_TAPS):
             too_high = word[-1] & (word[:4] + number < 16)
-            too_low = few & (behind[:4] <= number)
+            too_low = few & (behind <= number)
             m.d.sync += self.outside[tap].eq(~none & (too_high | too_low | (here <= number)))

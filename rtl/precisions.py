@@ -14,8 +14,8 @@ from .tiles import SIZE
 
 BYTE = 8
 
-#: Bytes wanted: `count` of them from `table` on, or `count` times `bits`.
-Wanted = data.StructLayout({"from_table": 1, "bits": BYTE, "table": ADDRESS_BITS, "count": SIZE})
+#: Bytes wanted: `count` of them from `table` on, or `count` times `bits`. `single`: that is one.
+Wanted = data.StructLayout({"from_table": 1, "bits": BYTE, "table": ADDRESS_BITS, "count": SIZE, "single": 1})
 #: The bits of a sample; are they `again` those of the one before, and is it the `last` one wanted.
 Precision = data.StructLayout({"bits": BYTE, "again": 1, "last": 1})
 
@@ -65,7 +65,7 @@ class Precisions(wiring.Component):
                 Cat(byte, place).eq(wanted.table),
                 beat.eq(wanted.bits.replicate(BEAT_BYTES)),
                 count.eq(wanted.count),
-                final.eq(wanted.count == 1),
+                final.eq(wanted.single),
             ]
             with m.If(self.i.valid & wanted.from_table):
                 states.go("LOOK UP")

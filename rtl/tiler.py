@@ -222,12 +222,15 @@ class Tiler(wiring.Component):
     def _precisions(self, m, d, precisions, runs, take, of_samples):
         """The first precision of a descriptor is that of the stationary operand, all others go to the runs."""
         wanted = precisions.i.payload
+        one_sample = Signal()
+        m.d.sync += one_sample.eq(d.product.samples == 1)
         with m.If(of_samples):
             m.d.comb += [
                 wanted.from_table.eq(d.header.flags.stream_table),
                 wanted.bits.eq(d.stream.bits),
                 wanted.table.eq(d.stream.table),
                 wanted.count.eq(d.product.samples),
+                wanted.single.eq(one_sample),
             ]
         with m.Else():
             m.d.comb += [
@@ -235,6 +238,7 @@ class Tiler(wiring.Component):
                 wanted.bits.eq(d.stationary.bits),
                 wanted.table.eq(d.stationary.table),
                 wanted.count.eq(1),
+                wanted.single.eq(1),
             ]
         m.d.comb += [
             precisions.o.ready.eq(runs.precisions.ready | take),

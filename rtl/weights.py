@@ -61,20 +61,21 @@ class Weights(wiring.Component):
         m = Module()
         beat = self.i.payload
         row = Signal(range(WORD_CHANNELS))  # of a tile that lies tap by tap
+        last = Signal()  # it is the last one
         with m.If(self.i.valid):
-            m.d.sync += row.eq(row + 1)
+            m.d.sync += [row.eq(row + 1), last.eq(row == WORD_CHANNELS - 2)]
 
         write = Signal(data.StructLayout({**weight_fill(self._config).members, "signed": 1, "full": 1}))
         m.d.comb += [
             write.valid.eq(self.i.valid),
             write.clusters.eq(beat.clusters),
-            write.addr.eq(self._address(m, row)),
+            write.addr.eq(self._address(m, last)),
             write.data.eq(beat.data),
             write.signed.eq(beat.signed),
             write.full.eq(beat.full),
         ]
         if self._config.square:
-            write = self._turned(m, write, row.all())
+            write = self._turned(m, write, last)
 
         out = Signal.like(self.fill, reset_less=True)
         m.submodules.notices = notices = Queue(WeightSlot, WEIGHT_SLOTS)
@@ -87,8 +88,8 @@ class Weights(wiring.Component):
         wiring.connect(m, notices.o, wiring.flipped(self.slots))
         return m
 
-    def _address(self, m, row):
-        """Where the beat goes; of a turned tap, where its first row goes."""
+    def _address(self, m, last):
+        """Where the beat goes; of a turned tap, where its first row goes. `last` marks the last beat of a tap."""
         beats = self._config.weight_tile_beats
         beat = self.i.payload
         start = Signal(len(self.fill.addr))  # of the slot
@@ -98,7 +99,6 @@ class Weights(wiring.Component):
         step = Signal.like(offset)
         m.d.comb += [here.eq(Mux(beat.first, 0, offset)), step.eq(1)]
         if self._config.square:
-            last = row.all()
             lowest = Signal()  # the last row of taps; it has been there since the tap's first beats
             m.d.sync += lowest.eq(offset >= TAPS - SIDE)
             with m.If(beat.order == Order.TAPS):  # rows are nine beats apart, and the last tap comes first
