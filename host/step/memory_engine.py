@@ -149,8 +149,8 @@ class MemoryEngine(Engine):
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
         """The gradient becomes digits first."""
         self._charge(of, g, x, x.shape)
-        operands = [Operand(each.shape, each.bits, each.signed, each.held) for each in (g, x)]
-        work = WeightGradient(self._board.config, *operands, of.kernel, of.product.stride)
+        gradient, activation = (Operand(each.shape, each.bits, each.signed, each.held) for each in (g, x))
+        work = WeightGradient(self._board.config, gradient, activation, of.kernel, of.product.stride)
         unchanged = pack_coefficients(VectorPass(_SAME, 1, g))
         raw = np.concatenate([unchanged, np.zeros(WORD_CHANNELS * COEFFICIENTS_BYTES, np.uint8)])
         coefficients = self._take(raw.nbytes)
