@@ -13,9 +13,14 @@ from rtl.ddr import Ddr
 SCOPE = "convolutions and matrix products only"
 
 
-def default_preset(board: str) -> str:
-    """The preset that a board has unless another is asked for: the ZC706's where cycles are modelled, else `sim`."""
-    return "zc706" if find(board).modelled else "sim"
+def default_preset(board: str, *, step: str = "host") -> str:
+    """The preset that a board has unless another is asked for.
+
+    The ZC706's where cycles are modelled; else one cluster, with a vector unit where the device step's descriptors run.
+    """
+    if find(board).modelled:
+        return "zc706"
+    return "vector" if step == "device" and find(board).runs_descriptors else "sim"
 
 
 @dataclass(frozen=True)

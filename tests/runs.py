@@ -6,7 +6,7 @@ from host.training.checkpoint import load_checkpoint
 
 #: Iterations of `SETTINGS`: 3 epochs of 22 samples in batches of 8, 8 and 6.
 ITERATIONS = 9
-SETTINGS = {"board": "golden", "epochs": 3, "batch": 8, "lr": 0.05}
+SETTINGS = {"board": "golden", "step": "host", "epochs": 3, "batch": 8, "lr": 0.05}
 #: With PFQ, the default schedule, all stages come in so few iterations.
 SOON = {"guard": 0.5, "indicator_every": 1}
 

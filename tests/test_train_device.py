@@ -96,7 +96,7 @@ def test_divergence_of_the_device_step_is_named(tmp_path, capsys):
         ({"step": "device", "numerics": "affine"}, "--step device needs --numerics device, not affine"),
         ({"step": "device", "schedule": "static", "fw": 14}, "--step device takes up to FW13/BW16, not FW14/BW8"),
         ({"micro_batch": 1}, "--micro-batch is 1, must be 0 or at least 2"),
-        ({"guard_bits": "3,4,1"}, "--guard-bits is (3, 4, 1), must be left out without --step device"),
+        ({"step": "host", "guard_bits": "3,4,1"}, "--guard-bits is (3, 4, 1), must be left out without --step device"),
         ({"step": "device", "guard_bits": "3,4"}, "--guard-bits is (3, 4), must be bits of y, h and dz"),
         ({"step": "device", "guard_bits": "3,0,1"}, "--guard-bits is 3,0,1, must be 0 to 4 for y, 1 to 4 for h"),
         ({"step": "device", "guard_bits": "3,4,3"}, "--guard-bits is 3,4,3, must be 0 to 4 for y, 1 to 4 for h"),
@@ -105,6 +105,27 @@ def test_divergence_of_the_device_step_is_named(tmp_path, capsys):
 def test_what_the_device_step_does_not_take_is_refused(tmp_path, capsys, settings, message):
     assert main(options(tmp_path / "run", board="golden", **settings)) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "preset"),
+    [
+        ({}, "device", "vector"),
+        ({"board": "sim"}, "device", "vector"),
+        ({"preset": "vector", "model": "resnet8"}, "device", "vector"),
+        ({"preset": "sim"}, "host", "sim"),
+        ({"board": "torch"}, "host", "sim"),
+        ({"board": "golden+cycles"}, "host", "zc706"),
+        ({"model": "mobilenetv2"}, "host", "sim"),
+        ({"numerics": "affine"}, "host", "sim"),
+        ({"schedule": "fractrain", "model": "resnet8"}, "host", "sim"),
+        ({"schedule": "static", "fw": (14,)}, "host", "sim"),
+        ({"step": "host"}, "host", "sim"),
+    ],
+)
+def test_the_device_step_is_the_default_where_all_of_it_runs(settings, step, preset):
+    config = TrainConfig.of(**{"board": "golden", **settings})
+    assert (config.step, config.preset) == (step, preset)
 
 
 # Micro-batches in floating point ------------------------------------------------------------------------------------

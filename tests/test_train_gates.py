@@ -44,10 +44,10 @@ def lines(out):
 
 
 def results(out):
-    """All that a run leaves behind, without the seconds that it took."""
+    """All that a run leaves behind, without the seconds that it took and what the host did meanwhile."""
     arrays, meta = load_checkpoint(out / "checkpoint.npz")
     records = [{**record, "seconds": 0} for record in lines(out)]
-    meta["progress"] = {**meta["progress"], "seconds": 0, "host_seconds": 0, "records": records}
+    meta["progress"] = {**meta["progress"], "seconds": 0, "host_seconds": 0, "host_work": {}, "records": records}
     return {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}, meta, records
 
 

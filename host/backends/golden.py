@@ -63,4 +63,4 @@ class GoldenBoard(MemoryBoard):
         self.memory_bytes = 0
 
 
-register(Backend("golden", GoldenBoard, "the numpy model"))
+register(Backend("golden", GoldenBoard, "the numpy model", runs_descriptors=True))

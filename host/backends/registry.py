@@ -27,6 +27,7 @@ class Backend:
     has_clock : the board's counters count cycles.
     has_devices : it takes the option `device`, which says where it computes.
     modelled : its cycles come from the model.
+    runs_descriptors : a training step may be descriptors over its memory.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Backend:
     has_clock: bool = False
     has_devices: bool = False
     modelled: bool = False
+    runs_descriptors: bool = False
 
     @property
     def counts_cycles(self) -> bool:
@@ -48,7 +50,7 @@ class Backend:
             return Modelled(self.open(config, **options), ddr)
 
         changes = {"name": self.name + WITH_CYCLES, "open": opened, "help": f"{self.help}, with modelled cycles"}
-        return replace(self, **changes, modelled=True)
+        return replace(self, **changes, modelled=True, runs_descriptors=False)
 
 
 _BACKENDS: dict[str, Backend] = {}

@@ -14,4 +14,4 @@ def _open(config: AcceleratorConfig, **options) -> Board:
     return RegisterBoard("sim", VerilatedTransport(config, **options))
 
 
-register(Backend("sim", _open, "the RTL in a simulator", has_clock=True))
+register(Backend("sim", _open, "the RTL in a simulator", has_clock=True, runs_descriptors=True))

@@ -1,15 +1,29 @@
-"""Which engine computes the device step on a board."""
+"""Whether the device step takes a run, and which engine computes it on a board."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from host.backends.memory import MemoryBoard
 from host.board import Board
+from host.nn.layers import Layer
+from host.quantise import Precision
 from host.step.array_engine import ArrayEngine
 from host.step.engine import Engine
 from host.step.lowering import is_known
 from host.step.memory_engine import MemoryEngine
 from host.step.network import Network
+from host.step.tensors import MOST_BW, MOST_FW
 from rtl.vector_block import MOST_WIDTH
+
+
+def is_step_for(model: Layer, stages: Sequence[Precision]) -> bool:
+    """Whether the device step knows the model and takes these precisions."""
+    try:
+        Network.of(model)
+    except ValueError:
+        return False
+    return all(precision.fw <= MOST_FW and precision.bw <= MOST_BW for precision in stages)
 
 
 def engine_for(board: Board, network: Network, image: tuple[int, int, int]) -> Engine:

@@ -21,12 +21,9 @@ from host.step.choice import engine_for
 from host.step.forward import Forward
 from host.step.network import Network
 from host.step.noise import Key, noise_key
-from host.step.tensors import Activation, Part, Shared, Storage
+from host.step.tensors import MOST_BW, MOST_FW, Activation, Part, Shared, Storage
 from host.step.weights import Weights
 from host.training.micro import pieces
-
-#: Widest operands of which stored tensors fit the lanes' streams.
-MOST_FW, MOST_BW = 13, 16
 
 
 class DeviceStep:

@@ -15,6 +15,9 @@ from host.step.noise import Key
 from host.step.ranges import Ranges
 from host.step.rules import Statistics
 
+#: Widest operands of which stored tensors fit the lanes' streams.
+MOST_FW, MOST_BW = 13, 16
+
 
 @dataclass(frozen=True)
 class Storage:

@@ -71,8 +71,9 @@ def _run(trainer: Trainer) -> int:
             file=sys.stderr,
         )
     print(f"training in {out}", file=sys.stderr)
-    if step_by := trainer.learner.step_by:
-        print(f"passes of the device step are computed by {step_by}", file=sys.stderr)
+    step_by = trainer.learner.step_by
+    done_by = f"passes of the device step are computed by {step_by}" if step_by else "the host computes around products"
+    print(done_by, file=sys.stderr)
     try:
         with _stop_on_signal() as stop:
             finished = train_visibly(trainer, stop)

@@ -10,11 +10,12 @@ from host.backends import board_names, find
 from host.data.subset import Subset
 from host.emulation.baselines import NUMERICS
 from host.machine import default_preset
-from host.nn.models import MODELS
+from host.nn.models import MODELS, build_model
 from host.nn.optim import LR_SCHEDULES
 from host.options import Checked, Option, option, options_of
 from host.schedules import SCHEDULES, Settings
 from host.schedules.pfq import PFQSettings
+from host.step.choice import is_step_for
 from host.step.tensors import Storage
 from host.training.forms import check
 from rtl.config import MAX_BITS, PRESETS, AcceleratorConfig
@@ -44,7 +45,7 @@ class TrainConfig(Checked):
     preset: str = option(
         "",
         f"configuration of the accelerator that runs or is modelled: {', '.join(PRESETS)}",
-        "zc706 where cycles are modelled, else sim",
+        "zc706 where cycles are modelled, vector where the device step runs, else sim",
     )
     clusters: int = option(0, "clusters of it", "the preset's")
     device: str = option("cpu", "where the board torch computes: cpu, cuda, cuda:1, ...")
@@ -60,9 +61,9 @@ class TrainConfig(Checked):
         "device", f"device, or emulated on the host: {', '.join(name for name in NUMERICS if name != 'device')}"
     )
     step: str = option(
-        "host",
-        "what computes a step around its products: host, in floating point; or device, the accelerator's integers, "
-        "emulated",
+        "",
+        "what computes a step around its products: host, in floating point; or device, the accelerator's integers",
+        "device on the boards sim and golden where it takes the run",
     )
     micro_batch: int = option(0, "most samples that share statistics and ranges", "the whole batch")
     guard_bits: tuple[int, ...] = option(
@@ -86,7 +87,8 @@ class TrainConfig(Checked):
     def __post_init__(self) -> None:
         require = self.require
         require(self.on_torch or self.device == "cpu", "device", "cpu for every board but torch")
-        self._set("preset", self.preset or default_preset(self.board))
+        self._set("step", self.step or self._default_step())
+        self._set("preset", self.preset or default_preset(self.board, step=self.step))
         require(self.preset in PRESETS, "preset", "one of " + ", ".join(PRESETS))
         self._set("clusters", self.clusters or PRESETS[self.preset].clusters)
         _ = self.accelerator  # refuses what cannot be built
@@ -109,6 +111,15 @@ class TrainConfig(Checked):
         require(2 <= self.edge_bits <= MAX_BITS, "edge_bits", f"2 to {MAX_BITS} bits")
         require(self.seed >= 0, "seed", "0 or more")
         self.require_finite()
+
+    def _default_step(self) -> str:
+        """The device's, where all of it runs there."""
+        runs = find(self.board).runs_descriptors and not self.schedule.gates and self.numerics == "device"
+        fits = not self.preset or (self.preset in PRESETS and PRESETS[self.preset].vector)
+        if not (runs and fits and self.model in MODELS):
+            return "host"
+        model = build_model(self.model, (3, 32, 32), 10, seed=0, edge_bits=2)
+        return "device" if is_step_for(model, self.schedule.stages) else "host"
 
     def _check_step(self) -> None:
         require = self.require
