@@ -43,6 +43,10 @@ def result(lanes: int) -> data.StructLayout:
     return data.StructLayout({"q": data.ArrayLayout(signed(RESULT_BITS), lanes), "mask": lanes})
 
 
+#: Moves after which a word has left the lanes: a power of two.
+IDLE = 1 << LanePair.LATENCY.bit_length()
+
+
 class VectorLanes(wiring.Component):
     """An even number of lanes.
 
@@ -113,6 +117,14 @@ class VectorLanes(wiring.Component):
         begins = held(first, 1 + self.LATENCY - self.AHEAD, "begins")
         ends = held(accepted & given.last, self.LATENCY, "ends")
 
+        # Lanes hold while they have no word: without work nothing switches, and a simulator has nothing to do.
+        empty = Signal(range(2 * IDLE), init=IDLE)  # moves since the last word, up to as many as empty the lanes
+        working = self.i.valid | ~empty[-1]
+        with m.If(self.i.valid):
+            m.d.sync += empty.eq(0)
+        with m.Elif(moving & ~empty[-1]):
+            m.d.sync += empty.eq(empty + 1)
+
         taken = Signal()
         entered, left = ~enters | self.elements.valid, ~leaves | (self.factors.valid & self.o.ready)
         m.d.comb += [
@@ -127,7 +139,7 @@ class VectorLanes(wiring.Component):
         for at in range(0, self._lanes, LANES):
             m.submodules[f"pair{at // LANES}"] = pair = Macro(LanePair, self._config)
             m.d.comb += [
-                pair.moving.eq(moving),
+                pair.moving.eq(moving & working),
                 pair.mode.eq(self.mode),
                 pair.squares.eq(self.squares),
                 pair.key.eq(self.key),
