@@ -9,8 +9,10 @@ from host.cycles.bus import CLOCK_MHZ
 from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.ddr import Ddr
 
-#: What every latency and every conversion of this project counts.
+#: What every latency and every conversion counts where the host computes what lies between products.
 SCOPE = "convolutions and matrix products only"
+#: And where the passes of the device step are the board's.
+STEP_SCOPE = "whole training steps but for coefficients and head"
 
 
 def default_preset(board: str, *, step: str = "host") -> str:

@@ -37,7 +37,7 @@ def test_one_epoch_gives_curves(trainer, figures, tmp_path):
     run = trainer(board="golden+cycles", preset="tiny", switch=(2, 3, 7))
     assert run.run()
     records = run.progress.records
-    assert plots.plot_run(tmp_path, records, "tiny", bits=True) == [
+    assert plots.plot_run(tmp_path, records, "tiny", "all", bits=True) == [
         tmp_path / f"{name}.png" for name in ("loss", "accuracy", "bits", "cycles")
     ]
     ends = [i / 9 for i in range(1, 10)]

@@ -81,6 +81,12 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path, whole):
     np.testing.assert_allclose(new["model/conv2.weight"], old["model/conv2.weight"], atol=1e-5)
 
 
+@pytest.mark.parametrize(("preset", "scope"), [("vector", "whole training steps"), ("sim", "convolutions and matrix")])
+def test_summary_says_what_cycles_are_of(tmp_path, preset, scope):
+    assert main(options(tmp_path, **SHORT, preset=preset, step="device")) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["latency_scope"].startswith(scope)
+
+
 def test_divergence_of_the_device_step_is_named(tmp_path, capsys):
     assert main(options(tmp_path, **SOON, **ON_DEVICE, lr=1e30, warmup=0)) == 1
     assert "error: training diverged" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -101,6 +101,7 @@ def row(result: Result, reference: Result | None) -> dict[str, Any]:
         "board": result.summary["board"],
         "host_seconds": result.summary["host_seconds"],
         "machine": None if result.machine is None else asdict(result.machine),
+        "scope": result.summary.get("latency_scope", SCOPE),
         "cycles_modelled": result.modelled,
         "accuracy_best": result.best.accuracy,
         "accuracy_final": result.full.accuracy,
@@ -169,11 +170,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "CC in 32-bit MACs: as the paper counts it; as executed; and with stationary operands in whole 4-bit digits. "
         "Savings are those of the whole run against static FW8/BW8 on the same machine, the saving conversion is "
         "latency saving / CC saving, for the CC as executed and for the paper's. Cycles, seconds, latency and "
-        f"conversion are of {SCOPE}, in training: what the host computes between them and evaluation are not "
+        f"conversion are of {_scope(rows)}, in training: what the host computes between them and evaluation are not "
         "included. Host seconds are what training took between them on the machine that ran it. No placed design has "
         "met the clock that device seconds assume.\n"
     )
     return "\n".join([*parts, note, *(f"* {machine}\n" for machine in machines)])
+
+
+def _scope(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What cycles are of."""
+    return "; or ".join(dict.fromkeys(row["scope"] for row in rows))
 
 
 def _plot(path: Path, results: Sequence[Result], label: str, values, *, on_machine: bool = False) -> bool:
@@ -232,7 +238,7 @@ def write_comparison(out: Path, first: Sequence[str] = ()) -> list[Path]:
     for name, label, values in (
         ("accuracy_epochs.png", "epoch", lambda result: [record["epoch"] + 1 for record in result.records]),
         ("accuracy_cc.png", "CC as executed (32-bit MACs)", _totals("bit_macs", 1 / FULL)),
-        ("accuracy_cycles.png", f"training cycles, {SCOPE}", _totals("cycles")),
+        ("accuracy_cycles.png", f"training cycles, {_scope(rows)}", _totals("cycles")),
     ):
         if _plot(out / name, results, label, values, on_machine=name == "accuracy_cycles.png"):
             written.append(out / name)

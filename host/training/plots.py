@@ -12,7 +12,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from host.machine import SCOPE
 from host.training.checkpoint import write_atomically
 
 
@@ -23,13 +22,13 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def plot_run(out: Path, records: Sequence[Mapping[str, Any]], machine: str, *, bits: bool) -> list[Path]:
+def plot_run(out: Path, records: Sequence[Mapping[str, Any]], machine: str, scope: str, *, bits: bool) -> list[Path]:
     """Write loss.png, accuracy.png, bits.png and cycles.png into `out`; return their paths.
 
     Parameters
     ----------
     records : the lines of metrics.jsonl, at least one.
-    machine : whose cycles they are; a board without a clock gets no cycles.png.
+    machine, scope : whose cycles they are, and of what; a board without a clock gets no cycles.png.
     bits : whether the widths of the stages are those that were trained, and not what samples chose for themselves.
     """
     windows = [window for record in records for window in record["windows"]]
@@ -50,7 +49,7 @@ def plot_run(out: Path, records: Sequence[Mapping[str, Any]], machine: str, *, b
             axes.stairs([window["bw"] for window in windows], edges, baseline=None, label="backward (BW)", ls="dashed")
             axes.legend()
     if windows[-1]["cycles"] is not None:
-        with _axes(out / "cycles.png", f"training cycles so far,\n{SCOPE}", paths) as axes:
+        with _axes(out / "cycles.png", f"training cycles so far,\n{scope}", paths) as axes:
             axes.plot(edges, [0, *(window["cycles"] for window in windows)], marker=".")
             axes.set_title(machine, fontsize=8)
     return paths

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from host.cycles.bus import seconds
-from host.machine import SCOPE, Machine
+from host.machine import Machine
 from host.step.account import Work
 from host.training.checkpoint import write_atomically
 from host.training.config import TrainConfig
@@ -27,7 +27,8 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], summary: Mappi
     summary : the content of summary.json.
     """
     config = TrainConfig.from_json(summary["config"])
-    paths = plot_run(out, records, str(Machine(**summary["machine"])), bits=config.schedule.gates is None)
+    machine, scope = str(Machine(**summary["machine"])), summary["latency_scope"]
+    paths = plot_run(out, records, machine, scope, bits=config.schedule.gates is None)
     if gates := config.schedule.gates:
         paths.append(out / "gates.png")
         plot_gates(paths[-1], [window for record in records for window in record["gates"]], gates.gate_options)
@@ -64,7 +65,7 @@ def _page(
         static = summary["latency_static_cycles"]
         rows += [
             ("Machine", f"{Machine(**summary['machine'])}; no placed design has met that clock"),
-            ("What cycles and seconds of the device are of", SCOPE),
+            ("What cycles and seconds of the device are of", summary["latency_scope"]),
             ("Training cycles", f"{summary['cycles']:,}, at static FW8/BW8 {static:,}"),
             ("Device seconds", f"{seconds(summary['cycles']):,.2f}"),
             ("Host seconds between them, measured here", f"{summary['host_seconds']:,.2f}"),

@@ -8,7 +8,8 @@ from typing import Any
 
 from host.board import Board
 from host.data.datasets import Dataset
-from host.machine import SCOPE, Machine
+from host.machine import SCOPE, STEP_SCOPE, Machine
+from host.step.memory_engine import MemoryEngine
 from host.training.cc import FULL, gate_cc
 from host.training.checkpoint import Progress
 from host.training.config import TrainConfig
@@ -57,7 +58,7 @@ def summarise(
         "step_by": step_by,
         "host_work": progress.host_work,
         "seed": config.seed,
-        "latency_scope": SCOPE,
+        "latency_scope": STEP_SCOPE if step_by == MemoryEngine.name else SCOPE,
         # What training took on this host between them: measured here, and in no figure of cycles.
         "host_seconds": progress.host_seconds,
         "seconds": progress.seconds,
