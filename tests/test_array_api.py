@@ -157,7 +157,7 @@ def trainer(board_name: str, out) -> Trainer:
     numbers = np.random.default_rng(1)
     codes, labels = numbers.integers(0, 256, (64, 3, 8, 8), np.uint8), numbers.integers(0, 4, 64)
     data = Dataset("random", Split(codes[:48], labels[:48]), Split(codes[48:], labels[48:]))
-    config = TrainConfig.of(board=board_name, batch=16, epochs=4, fw=(4, 8), bw=(6, 8), guard=0.5)
+    config = TrainConfig.of(board=board_name, step="host", batch=16, epochs=4, fw=(4, 8), bw=(6, 8), guard=0.5)
     out.mkdir(exist_ok=True)
     return Trainer(config, open_board(board_name), data, out, checkpoint_seconds=0)
 

@@ -40,6 +40,8 @@ COEFFICIENTS = RECEIVED + 4
 TURN = VectorLanes.LATENCY - Lane.LATENCY
 #: From a job on its way to `VectorSend` until its first beat is read, and from there to the bus.
 JOB, BEAT = 2, VectorCollect.LATENCY + 2
+#: Cycles in which `VectorSend` reads nothing behind the sums of a channel.
+PAUSE = 2
 #: Beats between what is read of the results and the bus.
 UNDER_WAY = BEAT + 1
 
@@ -261,22 +263,24 @@ class _Walk:
         self._emptied.append(self._sent if self._stores or self._marks else self._emit - 1)
         self._emit += 1  # NEXT
 
-    def _order(self, address: int, beats: int, ready: int = NEVER) -> None:
-        """A command and the job that sends its beats; the first is not there before cycle `ready`."""
+    def _order(self, address: int, beats: int, ready: int = NEVER, pauses: int = 0) -> None:
+        """A command and the job that sends its beats, with `pauses` cycles between; not before cycle `ready`."""
         push = max(self._emit, self._pushed[0] + 1, self._started[0] + 1)
         begin = max(push + JOB, self._sent + 1, ready)
-        run = self._unit.write(push + 1, address, beats, begin + BEAT, begin + beats - 1 + BEAT)
+        end = begin + beats - 1 + pauses
+        run = self._unit.write(push + 1, address, beats, begin + BEAT, end + BEAT)
         self._pushed.append(run.taken)
         self._started.append(begin - 1)
-        self._sent = max(begin + beats - 1, run.last - UNDER_WAY)
+        self._sent = max(end, run.last - UNDER_WAY)
         self._last = run.last
         self._emit = push + 1
 
     def _write_sums(self, all_done: bool) -> None:
-        self._order(self._sums_at, SUMS_BEATS, self._given - WORD_CHANNELS + 1)
+        self._order(self._sums_at, SUMS_BEATS, self._given - WORD_CHANNELS + 1, PAUSE * WORD_CHANNELS)
         self._sums_at += SUMS_SET_BYTES
         # The jobs of 16 channels follow one another through a queue.
-        self._started.extend(self._sent - channel * (SUMS - EXTREMES + 1) for channel in reversed(range(1, JOBS + 1)))
+        each = SUMS - EXTREMES + 1 + PAUSE
+        self._started.extend(self._sent - channel * each for channel in reversed(range(1, JOBS + 1)))
         self._emit = max(self._emit + WORD_CHANNELS, self._started[0] + 1) + 1
         if all_done:
             self._order(self._sums_at, CLIPPED - SUMS)

@@ -28,7 +28,7 @@ from rtl.isa import Descriptor, Opcode
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
 #: The same where channels wait for each other because the memory carries no more.
-EXHAUSTED = 9.0
+EXHAUSTED = 10.0
 IMAGE = (3, 32, 32)
 COLUMNS = {
     "layer": "{layer}",

@@ -24,7 +24,7 @@ from sim.verilated import VerilatedTransport
 #: Accepted error of the model in % of a program's cycles, and of those of all programs.
 ACCEPTED = 2.0, 0.3
 #: The same of a pass beside a product: who waits for whom is only modelled row by row and tile by tile.
-BESIDE = 6.5, 2.0
+BESIDE = 9.0, 2.0
 #: The same where channels wait for each other because the memory carries no more: reads go before writes in the
 #: simulated one, which shows in passes so short that buffers hold a good part of them.
 EXHAUSTED = 9.0, 2.0
