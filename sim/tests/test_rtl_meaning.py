@@ -170,7 +170,7 @@ def test_rows_that_no_window_of_a_stuffed_image_reads_are_not_read(board, memory
 FAULTS = (
     {"opcode": 3},
     {"flags": 1 << 6},
-    {"product_reserved": 1 << 40},
+    {"product_reserved": 1},
     {"stationary_bits": 0},
     {"stationary_order": 1},
     {"out_stride_m": 4},
