@@ -20,7 +20,7 @@ COUNTER_BITS = 48
 #: Widest increment: planes skipped at one position.
 EVENT_BITS = 5
 #: Words that one multiplexer of the read path chooses from.
-BANK = 8
+BANK = 16
 BANK_BITS = exact_log2(BANK)
 
 

@@ -85,7 +85,7 @@ class Tiler(wiring.Component):
         wiring.connect(m, precisions.lookup, wiring.flipped(self.lookup))
         wiring.connect(m, wiring.flipped(self.looked_up), precisions.looked_up)
         wiring.connect(m, runs.o, bands.i)
-        assert DescriptorCheck.LATENCY < Sizes.CYCLES, "the check ends with the sizes"
+        assert DescriptorCheck.LATENCY <= Sizes.CYCLES, "the check ends with the sizes"
 
         take = Signal()  # the precision of the stationary operand
         of_samples = Signal()  # those of the samples are wanted
@@ -100,9 +100,6 @@ class Tiler(wiring.Component):
         half = INDEX // 2
         for i, part in enumerate((slice(half), slice(half, None))):
             m.d.sync += reached[i].eq(self.completed[part] == index[part])
-        wrong = Signal()
-        may_start = Signal()
-        m.d.sync += [wrong.eq(check.error != Error.NONE), may_start.eq(reached.all() | ~d.header.flags.fence)]
 
         is_pass = Signal()
         m.d.sync += is_pass.eq(d.header.opcode == Opcode.VECTOR)
@@ -119,9 +116,9 @@ class Tiler(wiring.Component):
                     m.next = "FENCE"
             with m.State("FENCE"):
                 m.d.sync += failed.eq(check.error)
-                with m.If(wrong):
+                with m.If(check.error != Error.NONE):
                     m.next = "FAIL"
-                with m.Elif(may_start):
+                with m.Elif(reached.all() | ~d.header.flags.fence):
                     m.next = "STATIONARY"
                     if config.vector:
                         with m.If(is_pass):
