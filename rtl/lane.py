@@ -10,7 +10,7 @@ norm forward and backward, ReLU, the residual sum, requantisation, momentum and 
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,6 +44,11 @@ Mode = data.StructLayout(
         "high": signed(RESULT_BITS),
     }
 )
+
+
+def _shifted(value: Value, count: Value, unit: int) -> Value:
+    """`value` by `unit` times two bits of `count` to the right: a LUT a bit. A decoded count would have crowds."""
+    return Mux(count[1], Mux(count[0], value >> 3 * unit, value >> 2 * unit), Mux(count[0], value >> unit, value))
 
 
 class Lane(wiring.Component):
@@ -103,16 +108,16 @@ class Lane(wiring.Component):
         mask = delayed(m, self.mask, 5, "mask")
         positive = ~held[-1] & bits.any()
         passes = Mux(mode.relu, positive, Mux(mode.masked, mask, 1))
-        m.d.comb += self.positive.eq(delayed(m, passes, self.LATENCY - 5, "positive"))
+        passes = delayed(m, passes, 3, "passes")
+        m.d.comb += self.positive.eq(delayed(m, passes, self.LATENCY - 8, "positive"))
 
         # The shift, in units of which 2**16 are a step of the result: noise is whole in them.
-        far = Array((held << NOISE_BITS) >> distance for distance in (0, 16, 32, 48))
-        far = register("shifted_far", Mux(passes, far[mode.shift[4:]], 0), signed(SUM_BITS + NOISE_BITS))
+        far = _shifted(held << NOISE_BITS, mode.shift[4:], 16)
+        far = register("shifted_far", far, signed(SUM_BITS + NOISE_BITS))
         coarse, fine = mode.shift[2:4], mode.shift[:2]
-        near = Array((far >> distance)[: KEPT_BITS + 3] for distance in range(0, 16, 4))
-        near = register("shifted_near", near[coarse])
-        kept = Array((near >> distance)[:KEPT_BITS].as_signed() for distance in range(4))
-        kept = register("shifted", kept[fine])
+        near = _shifted(far, coarse, 4)[: KEPT_BITS + 3]
+        near = register("shifted_near", near)
+        kept = register("shifted", _shifted(near, fine, 1)[:KEPT_BITS].as_signed())
 
         # Of what is beyond all bounds, whatever is added to it, the sign is enough: a bit above those kept differs.
         negative = register("negative", far[-1])
@@ -121,9 +126,12 @@ class Lane(wiring.Component):
         others = register("others", Cat(group.any() & ~far[-1] | ~group.all() & far[-1] for group in groups))
         beyond = Cat(others[i] & (coarse <= i) for i in range(len(groups))).any()
         beyond |= Cat((near[KEPT_BITS - 1 + i] ^ negative) & (fine <= i) for i in range(4)).any()
-        above = delayed(m, beyond & ~negative, 2, "above")
-        below = delayed(m, beyond & negative, 2, "below")
+        above = register("above", register("is_above", beyond & ~negative) & passes)
+        below = register("below", register("is_below", beyond & negative) & passes)
 
+        # Only here does zero take the place of what does not pass: in a shift it would be a reset with an enable, whose
+        # way to all bits is long.
+        kept = (kept & passes.replicate(KEPT_BITS))[:KEPT_BITS].as_signed()
         part = Mux(mode.stochastic, self.noise, 1 << (NOISE_BITS - 1))
         rounded = register("rounded", kept + Cat(part, mode.raised), signed(KEPT_BITS + 1)) >> NOISE_BITS
         over = register("over", above | ~below & (rounded > mode.high))

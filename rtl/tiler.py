@@ -181,6 +181,8 @@ class Tiler(wiring.Component):
         self._offer(m, bands.o, end)
         first_tap = Signal(bits_for(TAPS))  # of the band; it has been there for long when the tile is
         m.d.sync += first_tap.eq(bands.o.payload.top + d.product.pad_top)
+        left = Signal.like(d.product.pad_left)
+        m.d.sync += left.eq(Mux(sizes.o.gradient, 0, d.product.pad_left))
         own_stationary = Signal()
         m.d.sync += own_stationary.eq(d.stationary.stride_n != 0)
         self._fill(
@@ -189,7 +191,7 @@ class Tiler(wiring.Component):
             index=index,
             digits=digits,
             parts=d.product.sample_parts,
-            left=Mux(sizes.o.gradient, 0, d.product.pad_left),
+            left=left,
             first_tap=first_tap,
             padded=d.product.pad_top[0],
             images=d.product.images,
