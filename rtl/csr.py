@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -14,13 +14,14 @@ from .axi import ADDRESS_BITS, OKAY, AXILite
 from .config import AcceleratorConfig
 from .errors import Error
 from .isa import COUNTER_NAMES, COUNTERS, CSR, CSR_ADDRESS_BITS, ID, VERSION, Control, Irq, Status, config_words
+from .multiplexer import choose
 from .tiles import INDEX
 
 COUNTER_BITS = 48
 #: Widest increment: planes skipped at one position.
 EVENT_BITS = 5
 #: Words that one multiplexer of the read path chooses from.
-BANK = 16
+BANK = 8
 BANK_BITS = exact_log2(BANK)
 
 
@@ -172,7 +173,7 @@ class RegisterBank(wiring.Component):
             index = addr[low : low + BANK_BITS]
             m.d.sync += [
                 here.eq(ar.payload.addr[low + BANK_BITS :] == number),
-                item.eq(Mux(here, Array(items + [0] * (BANK - len(items)))[index], 0)),
+                item.eq(Mux(here, choose(items + [0] * (BANK - len(items)), index), 0)),
             ]
             return item
 

@@ -23,6 +23,7 @@ from .delay import delayed
 from .gradient_taps import GradientTaps
 from .loop import Loop
 from .planes import PlaneLists
+from .states import States
 from .tiles import exec_tile
 from .timing import array_timing
 from .unpack import StreamSlot
@@ -194,35 +195,37 @@ class Execute(wiring.Component):
             self.wait_result.eq(vacant & ~results & self.i.valid),
         ]
         m.d.comb += tile_done.eq(walk.done & loops.tile_done)
-        with m.FSM():
-            with m.State("TILE"):
-                with m.If(tile_begun):
-                    m.next = "BLOCK"
-            with m.State("BLOCK"):
-                m.d.comb += [planes.o.ready.eq(1), self.wait_stream.eq(~planes.o.valid)]
-                with m.If(planes.o.valid):
-                    m.d.sync += listed.eq(planes.o.payload)
-                    m.next = "PASS"
-            with m.State("PASS"):
-                m.d.comb += [begin.eq(contexts), self.wait_table.eq(~contexts)]
-                m.d.sync += gap.eq(0)
-                with m.If(contexts):
-                    m.next = "RUN"
-            with m.State("RUN"):
-                with m.If(walk.done):
-                    m.next = "PASS"
-                    with m.If(loops.tile_done):
-                        m.next = "TILE"
-                    with m.Elif(~walk.long):
-                        m.next = "GAP"
-                    with m.Elif(loops.block_done):
-                        m.next = "BLOCK"
-            with m.State("GAP"):
-                m.d.sync += gap.eq(gap + 1)
-                with m.If(gap == self._timing.reuse):
-                    m.next = "PASS"
-                    with m.If(block_ended):
-                        m.next = "BLOCK"
+        states = States(m, "TILE", "BLOCK", "PASS", "RUN", "GAP")
+        with states.state("TILE"):
+            with m.If(tile_begun):
+                states.go("BLOCK")
+        with states.state("BLOCK"):
+            m.d.comb += [planes.o.ready.eq(1), self.wait_stream.eq(~planes.o.valid)]
+            m.d.sync += listed.eq(planes.o.payload)
+            with m.If(planes.o.valid):
+                states.go("PASS")
+        with states.state("PASS"):
+            m.d.comb += [begin.eq(contexts), self.wait_table.eq(~contexts)]
+            m.d.sync += gap.eq(0)
+            with m.If(contexts):
+                states.go("RUN")
+        with states.state("RUN"):
+            with m.If(walk.done):
+                with m.If(loops.tile_done):
+                    states.go("TILE")
+                with m.Elif(~walk.long):
+                    states.go("GAP")
+                with m.Elif(loops.block_done):
+                    states.go("BLOCK")
+                with m.Else():
+                    states.go("PASS")
+        with states.state("GAP"):
+            m.d.sync += gap.eq(gap + 1)
+            with m.If(gap == self._timing.reuse):
+                with m.If(block_ended):
+                    states.go("BLOCK")
+                with m.Else():
+                    states.go("PASS")
 
         for pulse, token, delay, name in (
             (walk.done, self.context_free, self._timing.context_free, "context_freed"),

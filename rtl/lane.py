@@ -15,6 +15,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .delay import delayed
+from .multiplexer import choose
 from .noise import NOISE_BITS
 
 # Signed widths. A DSP slice multiplies 25 x 18 bits: the first of a lane has the wider port for its stream, the second
@@ -44,11 +45,6 @@ Mode = data.StructLayout(
         "high": signed(RESULT_BITS),
     }
 )
-
-
-def _shifted(value: Value, count: Value, unit: int) -> Value:
-    """`value` by `unit` times two bits of `count` to the right: a LUT a bit. A decoded count would have crowds."""
-    return Mux(count[1], Mux(count[0], value >> 3 * unit, value >> 2 * unit), Mux(count[0], value >> unit, value))
 
 
 class Lane(wiring.Component):
@@ -112,12 +108,13 @@ class Lane(wiring.Component):
         m.d.comb += self.positive.eq(delayed(m, passes, self.LATENCY - 8, "positive"))
 
         # The shift, in units of which 2**16 are a step of the result: noise is whole in them.
-        far = _shifted(held << NOISE_BITS, mode.shift[4:], 16)
+        far = choose([(held << NOISE_BITS) >> distance for distance in (0, 16, 32, 48)], mode.shift[4:])
         far = register("shifted_far", far, signed(SUM_BITS + NOISE_BITS))
         coarse, fine = mode.shift[2:4], mode.shift[:2]
-        near = _shifted(far, coarse, 4)[: KEPT_BITS + 3]
+        near = choose([(far >> distance)[: KEPT_BITS + 3] for distance in (0, 4, 8, 12)], coarse)
         near = register("shifted_near", near)
-        kept = register("shifted", _shifted(near, fine, 1)[:KEPT_BITS].as_signed())
+        kept = choose([(near >> distance)[:KEPT_BITS] for distance in range(4)], fine)
+        kept = register("shifted", kept.as_signed())
 
         # Of what is beyond all bounds, whatever is added to it, the sign is enough: a bit above those kept differs.
         negative = register("negative", far[-1])

@@ -50,6 +50,7 @@ class Precisions(wiring.Component):
         byte = Signal(align)  # of the beat, to be given next
         count = Signal(SIZE)  # bytes to give
         final = Signal()  # that is one
+        pause = Signal()  # the byte is its beat's last, and the next is of the table too
         bits = beat.word_select(byte, BYTE)
 
         m.d.comb += self.lookup.payload.eq(Cat(Const(0, align), place))
@@ -66,6 +67,7 @@ class Precisions(wiring.Component):
                 beat.eq(wanted.bits.replicate(BEAT_BYTES)),
                 count.eq(wanted.count),
                 final.eq(wanted.single),
+                pause.eq(wanted.from_table & wanted.table[:align].all()),
             ]
             with m.If(self.i.valid & wanted.from_table):
                 states.go("LOOK UP")
@@ -74,11 +76,11 @@ class Precisions(wiring.Component):
         with states.state("LOOK UP"):
             m.d.comb += self.lookup.valid.eq(~self.o.valid)
             with m.If(self.lookup.valid & self.lookup.ready):
-                m.d.sync += place.eq(place + 1)
                 states.go("BEAT")
         with states.state("BEAT"):
             m.d.sync += beat.eq(self.looked_up.payload)
             with m.If(self.looked_up.valid):
+                m.d.sync += place.eq(place + 1)
                 states.go("GIVE")
         with states.state("GIVE"):
             with m.If(~self.o.valid | self.o.ready):
@@ -90,9 +92,10 @@ class Precisions(wiring.Component):
                     byte.eq(byte + 1),
                     count.eq(count - 1),
                     final.eq(count == 2),
+                    pause.eq(from_table & (byte == BEAT_BYTES - 2)),
                 ]
                 with m.If(final):
                     states.go("IDLE")
-                with m.Elif(from_table & byte.all()):
+                with m.Elif(pause):
                     states.go("LOOK UP")
         return m

@@ -64,12 +64,14 @@ class Walk(wiring.Component):
         m.submodules.samples = samples = Loop(len(tile.samples))
 
         running = Signal()
+        resting = Signal(init=1)  # the opposite, of which less hangs: it alone decides on the end
         index = Signal(range(MAX_BITS))
         following = Signal(range(MAX_BITS))  # index of the next plane of the position
         first = Signal()  # plane of its position
         last = Signal()
         m.d.sync += [
             running.eq(self.begin | running & ~self.done),
+            resting.eq(~self.begin & (resting | self.done)),
             first.eq(self.begin | last),
             index.eq(Mux(self.begin | last, 0, following)),
             following.eq(Mux(self.begin | last, 1, following + 1)),
@@ -85,7 +87,7 @@ class Walk(wiring.Component):
             rows.step.eq(advance & columns.last),
             samples.turns.eq(tile.samples),
             samples.step.eq(advance & columns.last & rows.last),
-            self.done.eq(advance & columns.last & rows.last & samples.last),
+            self.done.eq(~resting & last & columns.last & rows.last & samples.last),
             *(loop.load.eq(self.load) for loop in (columns, rows, samples)),
         ]
 
