@@ -33,18 +33,26 @@ class Board(ABC):
     Attributes
     ----------
     name : as `--board` takes it.
-    device : the FPGA, as its vendor's tool writes it.
-    capacity : what the device has of each of `rtl.utilisation.RESOURCES`. `lutram` is the LUTs that can be memory,
-        which are part of `lut`.
     preset : name of the configuration that is built by default.
     clock_mhz : clock to constrain to by default; an aim, no measurement.
     """
 
     name: str
-    device: str
-    capacity: Mapping[str, int]
     preset: str
     clock_mhz: float
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """The FPGA, as its vendor's tool writes it."""
+
+    @property
+    @abstractmethod
+    def capacity(self) -> Mapping[str, int]:
+        """What the device has of each of `rtl.utilisation.RESOURCES`.
+
+        `lutram` is the LUTs that can be memory, which are part of `lut`.
+        """
 
     @property
     @abstractmethod

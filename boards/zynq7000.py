@@ -19,6 +19,7 @@ from amaranth.hdl import Cat, ClockDomain, Const, Instance, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import Out
+from amaranth.vendor import XilinxPlatform
 
 from boards.board import Board, Result
 from rtl.axi import CACHE, AXI4ToAXI3
@@ -33,6 +34,13 @@ CSR_BASE = 0x4000_0000
 #: Numbers of the HP ports that the managers go to.
 HP_PORTS = (0, 2)
 
+#: What each device has, as `rtl.utilisation.RESOURCES` names it: AMD DS190.
+CAPACITY = {
+    "xc7z010": {"lut": 17_600, "lutram": 6_000, "ff": 35_200, "bram36": 60, "dsp": 80},
+    "xc7z020": {"lut": 53_200, "lutram": 17_400, "ff": 106_400, "bram36": 140, "dsp": 220},
+    "xc7z045": {"lut": 218_600, "lutram": 70_400, "ff": 437_200, "bram36": 545, "dsp": 900},
+}
+
 HEARTBEAT_BITS = 27
 
 _INCR, _EIGHT_BYTES = 0b01, 0b11
@@ -44,21 +52,36 @@ class Zynq7000(Board):
 
     Attributes
     ----------
-    led_alive, led_interrupt : (package pin, I/O standard) of two LEDs: one blinks while the clock runs, the other shows
-        that the interrupt is raised.
+    platform : what is on the board, as Amaranth knows it: part, LEDs. The PS has its own pins.
+    ddr_mib : memory of the PS.
+    led_alive, led_interrupt : numbers of two of its LEDs (resource `led`): one blinks while the clock runs, the other
+        shows that the interrupt is raised.
     """
 
-    led_alive: tuple[str, str]
-    led_interrupt: tuple[str, str]
+    platform: type[XilinxPlatform]
+    ddr_mib: int
+    led_alive: int = 0
+    led_interrupt: int = 1
+
+    @property
+    def device(self) -> str:
+        return self.platform.device + self.platform.package + "-" + self.platform.speed
+
+    @property
+    def capacity(self) -> Mapping[str, int]:
+        return CAPACITY[self.platform.device]
 
     @property
     def tool(self) -> str:
         return "vivado"
 
     @property
-    def pins(self) -> Mapping[str, tuple[str, str]]:
-        """(package pin, I/O standard) of each output of the design."""
-        return {"led_alive": self.led_alive, "led_interrupt": self.led_interrupt}
+    def pins(self) -> Mapping[str, tuple[str, Mapping[str, str]]]:
+        """(package pin, attributes) of each output of the design."""
+        platform = self.platform()
+        leds = {name: platform.lookup("led", getattr(self, name)) for name in ("led_alive", "led_interrupt")}
+        # Of an LED that is lit by a low level the design would have to know; none of these boards has one.
+        return {name: (led.ios[0].names[0], led.attrs) for name, led in leds.items()}
 
     def top(self, config: AcceleratorConfig) -> wiring.Component:
         return Top(config)
@@ -86,8 +109,10 @@ class Zynq7000(Board):
             f"# {self.device}: the clock of the fabric is FCLK0 of the PS, set by the boot loader.",
             f"create_clock -name fclk0 -period {1000 / clock_mhz:.3f} [get_pins {{ps7/FCLKCLK[0]}}]",
         ]
-        for name, (pin, standard) in self.pins.items():
-            lines.append(f"set_property -dict {{PACKAGE_PIN {pin} IOSTANDARD {standard}}} [get_ports {name}]")
+        for name, (pin, attributes) in self.pins.items():
+            properties = {"PACKAGE_PIN": pin, **attributes}
+            words = " ".join(f"{key} {value}" for key, value in properties.items())
+            lines.append(f"set_property -dict {{{words}}} [get_ports {name}]")
         return "\n".join(lines) + "\n"
 
     def _script(self, name: str) -> str:

@@ -182,7 +182,8 @@ class AcceleratorConfig:
         """The named preset, with `changes` to single fields.
 
         `tiny` compiles fast and cuts everything into many tiles; `sim` is one full cluster with the buffers of the
-        real one; `vector` is that with a vector unit; `zc706` is the 20-cluster array of the XC7Z045.
+        real one; `vector` is that with a vector unit; `zc706` is the 20-cluster array of the XC7Z045; `z020` and `z010`
+        are what smaller devices of that family hold.
         """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
@@ -204,5 +205,7 @@ PRESETS = {
     "tiny": AcceleratorConfig(clusters=2, rows=4, stream_depth=256, result_depth=64),
     "sim": AcceleratorConfig(clusters=1),
     "vector": AcceleratorConfig(clusters=1, vector=True),
+    "z010": AcceleratorConfig(clusters=1, vendor="xc7"),
+    "z020": AcceleratorConfig(clusters=5, managers=2, vendor="xc7"),
     "zc706": AcceleratorConfig(clusters=20, managers=2, vendor="xc7"),
 }

@@ -30,4 +30,4 @@ def test_modelled_cycles_are_those_of_the_board_build_unless_told_otherwise(tmp_
 def test_an_unknown_preset_is_named(capsys):
     with pytest.raises(SystemExit):
         main([*SMALL, "--preset", "huge"])
-    assert "unknown preset 'huge'; there are tiny, sim, vector, zc706" in capsys.readouterr().err
+    assert "unknown preset 'huge'; there are tiny, sim, vector, z010, z020, zc706" in capsys.readouterr().err

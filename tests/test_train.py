@@ -103,7 +103,7 @@ def test_divergence_keeps_the_checkpoint(trainer, data, tmp_path, capsys):
         ({"model": "vgg"}, "--model is 'vgg', must be one of cnn-small, resnet8"),
         ({"data": "cats"}, "no data set 'cats'"),
         ({"board": "toaster"}, "toaster"),
-        ({"preset": "huge"}, "--preset is 'huge', must be one of tiny, sim, vector, zc706"),
+        ({"preset": "huge"}, "--preset is 'huge', must be one of tiny, sim, vector, z010, z020, zc706"),
         ({"clusters": 30}, "clusters is 30, must be 1 to 20"),
         ({"epochs": 0}, "--epochs is 0, must be at least 1"),
         ({"batch": 21}, "--batch 21 leaves one sample"),
