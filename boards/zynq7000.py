@@ -1,9 +1,9 @@
 """Boards with a Zynq-7000, whose ARM processing system (PS7) owns the DDR memory.
 
-The accelerator is a peripheral of the PS: M_AXI_GP0 reaches its CSRs, its managers go to S_AXI_HP0 and S_AXI_HP2, which
-share no port of the DDR controller (dependent work is ordered by the write responses), FCLK0 clocks it, IRQF2P[0] takes
-its interrupt. The boot loader configures the PS, including HP ports of 64 bits and the rate of FCLK0, so the PS
-pins need no constraint here.
+The accelerator is a peripheral of the PS. M_AXI_GP0 reaches its registers. Its managers go through an aperture
+(`rtl.aperture`), which keeps them away from Linux, to S_AXI_HP0 and S_AXI_HP2, which share no port of the DDR
+controller; dependent work is ordered by the write responses. FCLK0 clocks it, IRQF2P[0] takes its interrupt. The boot
+loader configures the PS, including HP ports of 64 bits, so the PS pins need no constraint here.
 
 Clocking and ports: AMD UG585.
 """
@@ -22,6 +22,7 @@ from amaranth.lib.wiring import Out
 from amaranth.vendor import XilinxPlatform
 
 from boards.board import Board, Result
+from rtl.aperture import Aperture, ApertureRegisters
 from rtl.axi import CACHE, AXI4ToAXI3
 from rtl.axi_bridge import AXI3ToLite
 from rtl.config import AcceleratorConfig
@@ -143,12 +144,17 @@ class Top(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.accelerator = accelerator = Accelerator(self._config)
-        m.submodules.bridge = bridge = AXI3ToLite(CSR_ADDRESS_BITS)
-        wiring.connect(m, bridge.o, accelerator.csr)
+        m.submodules.bridge = bridge = AXI3ToLite(CSR_ADDRESS_BITS + 1)
+        m.submodules.registers = registers = ApertureRegisters(CSR_ADDRESS_BITS)
+        wiring.connect(m, bridge.o, registers.i)
+        wiring.connect(m, registers.o, accelerator.csr)
         ports = []
         for number, manager in enumerate(accelerator.axi):
+            m.submodules[f"aperture{number}"] = aperture = Aperture(outstanding=self._config.outstanding)
             m.submodules[f"axi3_{number}"] = axi3 = AXI4ToAXI3(burst_beats=self._config.burst_beats)
-            wiring.connect(m, manager, axi3.i)
+            m.d.comb += [aperture.base.eq(registers.base), aperture.size.eq(registers.size)]
+            wiring.connect(m, manager, aperture.i)
+            wiring.connect(m, aperture.o, axi3.i)
             ports.append(axi3.o)
 
         clocks = Signal(4)

@@ -205,7 +205,7 @@ PRESETS = {
     "tiny": AcceleratorConfig(clusters=2, rows=4, stream_depth=256, result_depth=64),
     "sim": AcceleratorConfig(clusters=1),
     "vector": AcceleratorConfig(clusters=1, vector=True),
-    "z010": AcceleratorConfig(clusters=1, vendor="xc7"),
+    "z010": AcceleratorConfig(clusters=1, rows=8, vendor="xc7"),  # 16 rows would take all LUTs but a few
     "z020": AcceleratorConfig(clusters=5, managers=2, vendor="xc7"),
     "zc706": AcceleratorConfig(clusters=20, managers=2, vendor="xc7"),
 }
