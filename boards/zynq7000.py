@@ -22,6 +22,7 @@ from amaranth.lib.wiring import Out
 from amaranth.vendor import XilinxPlatform
 
 from boards.board import Board, Result
+from boards.overlay import overlay
 from rtl.aperture import Aperture, ApertureRegisters
 from rtl.axi import CACHE, AXI4ToAXI3
 from rtl.axi_bridge import AXI3ToLite
@@ -88,7 +89,10 @@ class Zynq7000(Board):
         return Top(config)
 
     def files(self, name: str, clock_mhz: float) -> dict[str, str]:
-        return {f"{name}.xdc": self._constraints(clock_mhz), f"{name}.tcl": self._script(name)}
+        # A quarter of the memory is what the kernel can well give away in one piece.
+        tree = overlay(name, registers=CSR_BASE, clock_mhz=clock_mhz, buffer_mib=self.ddr_mib // 4)
+        constraints, script = self._constraints(clock_mhz), self._script(name)
+        return {f"{name}.xdc": constraints, f"{name}.tcl": script, f"{name}.dts": tree}
 
     def command(self, name: str) -> list[str]:
         return [self.tool, "-mode", "batch", "-source", f"{name}.tcl"]

@@ -21,17 +21,17 @@ def discover() -> None:
         import_module(f"{__name__}.{module.name}")
 
 
-def open_board(name: str, config: AcceleratorConfig | str = "sim", **options) -> Board:
+def open_board(name: str, config: AcceleratorConfig | str | None = None, **options) -> Board:
     """Open a board.
 
     Parameters
     ----------
     name : one of `board_names()`: `"golden"`, the numpy model; `"torch"`, the same products in PyTorch, on a CPU or
-        GPU; `"sim"`, the RTL compiled into a simulator; ... Boards without a clock report with `+cycles` after their
-        name the accelerator's cycles by a model (`host.cycles.model`).
-    config : the accelerator, or the name of a preset.
+        GPU; `"sim"`, the RTL compiled into a simulator; `"zynq"`, the FPGA beside this processor; ... Boards without
+        a clock report with `+cycles` after their name the accelerator's cycles by a model (`host.cycles.model`).
+    config : the accelerator, or the name of a preset; by default `"sim"`, and for `"zynq"` whatever the FPGA has.
     options : for `"golden"` `memory_bytes`; for `"torch"` `device`, by default `"cpu"`; for `"sim"` what
-        `sim.verilated.VerilatedTransport` takes (`waves`, `ddr`, ...).
+        `sim.verilated.VerilatedTransport` takes (`waves`, `ddr`, ...); for `"zynq"` `cached`, `bitstream`, ...
 
     Raises
     ------
@@ -41,6 +41,8 @@ def open_board(name: str, config: AcceleratorConfig | str = "sim", **options) ->
         If its library, its tools or its device are missing.
     """
     backend = find(name)
+    if config is None and not backend.built:
+        config = "sim"
     return backend.open(AcceleratorConfig.preset(config) if isinstance(config, str) else config, **options)
 
 

@@ -28,6 +28,7 @@ class Backend:
     has_devices : it takes the option `device`, which says where it computes.
     modelled : its cycles come from the model.
     runs_descriptors : a training step may be descriptors over its memory.
+    built : its configuration is that of the hardware, which `open` checks against one that is asked for, or takes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backend:
     has_devices: bool = False
     modelled: bool = False
     runs_descriptors: bool = False
+    built: bool = False
 
     @property
     def counts_cycles(self) -> bool:
