@@ -89,8 +89,8 @@ class Zynq7000(Board):
         return Top(config)
 
     def files(self, name: str, clock_mhz: float) -> dict[str, str]:
-        # A quarter of the memory is what the kernel can well give away in one piece.
-        tree = overlay(name, registers=CSR_BASE, clock_mhz=clock_mhz, buffer_mib=self.ddr_mib // 4)
+        # An eighth of the memory is what a kernel that keeps a quarter in one piece can well give away.
+        tree = overlay(name, registers=CSR_BASE, clock_mhz=clock_mhz, buffer_mib=self.ddr_mib // 8)
         constraints, script = self._constraints(clock_mhz), self._script(name)
         return {f"{name}.xdc": constraints, f"{name}.tcl": script, f"{name}.dts": tree}
 

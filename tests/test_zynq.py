@@ -281,7 +281,7 @@ def test_a_build_without_a_bitstream_is_refused(linux, built, capsys):
 def test_the_overlay_says_what_the_host_looks_for(built):
     tree = (built / "pynq_z2.dts").read_text()
     assert '\tfractrain@40000000 {\n\t\tcompatible = "generic-uio";' in tree
-    assert 'device-name = "fractrain-buffer";\n\t\tsize = <0x8000000>;' in tree
+    assert 'device-name = "fractrain-buffer";\n\t\tsize = <0x4000000>;' in tree
     assert 'insert-rate = "100000000"' in tree
 
 
