@@ -21,6 +21,27 @@ PHYSICAL = 0x1830_0000
 CACHE_LINE = 32  # of a Cortex-A9
 
 
+def lay_out(root: Path) -> None:
+    """The files of a board whose FPGA is configured, below `root`."""
+    files = {
+        "sys/class/fpga_manager/fpga0/state": b"operating\n",
+        "sys/class/uio/uio0/name": b"other\n",
+        "sys/class/uio/uio1/name": b"fractrain\n",
+        "sys/class/uio/uio1/maps/map0/size": b"0x00001000\n",
+        "sys/class/u-dma-buf/fractrain-buffer/phys_addr": f"{PHYSICAL:#010x}\n".encode(),
+        "sys/class/u-dma-buf/fractrain-buffer/size": f"{BUFFER_BYTES}\n".encode(),
+        "sys/class/u-dma-buf/fractrain-buffer/sync_for_device": b"0\n",
+        "sys/class/u-dma-buf/fractrain-buffer/sync_for_cpu": b"0\n",
+        "proc/meminfo": b"MemTotal: 1000 kB\nCmaFree:  126976 kB\n",
+        "dev/uio1": bytes(4096),
+        "dev/fractrain-buffer": bytes(BUFFER_BYTES),
+    }
+    for name, contents in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents)
+
+
 class FakeZynq(Linux):
     """The files of a board whose FPGA is configured.
 
@@ -33,33 +54,14 @@ class FakeZynq(Linux):
 
     def __init__(self, root: Path, preset: str = "tiny"):
         super().__init__(root)
+        lay_out(root)
         self.rtl = VerilatedTransport(preset, memory_bytes=BUFFER_BYTES)
-        self.memory = np.memmap(self._file("/dev/fractrain-buffer", bytes(BUFFER_BYTES)), np.uint8, "r+")
+        self.memory = np.memmap(self.path("/dev/fractrain-buffer"), np.uint8, "r+")
         self.aperture = [0, 0]
         self.syncs: list[tuple[str, int, int]] = []
         self.lost: set[str] = set()
         self.masked = True
         self.uncached = False
-        files = {
-            "/sys/class/fpga_manager/fpga0/state": "operating",
-            "/sys/class/uio/uio0/name": "other",
-            "/sys/class/uio/uio1/name": "fractrain",
-            "/sys/class/uio/uio1/maps/map0/size": "0x00001000",
-            "/dev/uio1": "",
-            "/sys/class/u-dma-buf/fractrain-buffer/phys_addr": f"{PHYSICAL:#010x}",
-            "/sys/class/u-dma-buf/fractrain-buffer/size": str(BUFFER_BYTES),
-            "/sys/class/u-dma-buf/fractrain-buffer/sync_for_device": "0",
-            "/sys/class/u-dma-buf/fractrain-buffer/sync_for_cpu": "0",
-            "/proc/meminfo": "MemTotal: 1000 kB\nCmaFree:  126976 kB",
-        }
-        for name, text in files.items():
-            self._file(name, f"{text}\n".encode())
-
-    def _file(self, name: str, contents: bytes) -> Path:
-        path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contents)
-        return path
 
     def open(self, name: str, flags: int = os.O_RDWR) -> Device:
         if name.startswith("/dev/uio"):
