@@ -129,7 +129,7 @@ class Bench:
     def run(self, bursts: list[tuple[int, int]]) -> None:
         """Every burst is read and written; then `finished` parts have ended."""
         dut, queues = self.dut, {"ar": [], "aw": []}
-        finished = []
+        finished, came = [], []
 
         async def addresses(ctx, name):
             ctx.set(dut.base, self.base)
@@ -154,13 +154,17 @@ class Bench:
                     for i in range(beats):
                         await self.put(ctx, dut.o.r, data=addr + 8 * i, resp=0, last=i == beats - 1)
 
+        async def memory_beats(ctx):
+            while True:  # also those whose address has not come
+                came.append(await self.get(ctx, dut.o.w, "data", "last"))
+
         async def memory_writes(ctx):
             while True:
                 await ctx.tick()
-                if queues["aw"]:
+                if queues["aw"] and len(came) >= queues["aw"][0][1]:
                     addr, beats = queues["aw"].pop(0)
                     for i in range(beats):
-                        value, last = await self.get(ctx, dut.o.w, "data", "last")
+                        value, last = came.pop(0)
                         assert last == (i == beats - 1)
                         self.beats.append((addr + 8 * i, value))
                     await self.put(ctx, dut.o.b, resp=0)
@@ -199,13 +203,14 @@ class Bench:
 
             simulator.add_testbench(sends, background=True)
             simulator.add_testbench(takes, background=True)
-        for part in (memory_reads, memory_writes, writes):
+        for part in (memory_reads, memory_beats, memory_writes, writes):
             simulator.add_testbench(part, background=True)
         for part in (reads, responses):
             simulator.add_testbench(part)
         simulator.add_testbench(patience, background=True)
         simulator.run()
         assert len(finished) == 2
+        assert not came
 
         inside = [(self.base * PAGE_BYTES + addr, beats) for addr, beats in bursts if self.admits(addr, beats)]
         for name in ("ar", "aw"):

@@ -51,6 +51,12 @@ def test_products_and_training_are_those_of_the_golden_board(library, data, tmp_
     assert found["writes"] > 0
 
 
+@pytest.mark.slow
+def test_training_on_digits(library, tmp_path):
+    """One epoch of the default data set."""
+    assert run(library, tmp_path / "root", "digits")["training"] is True
+
+
 @pytest.mark.parametrize("lost", ["sync_for_device", "sync_for_cpu"])
 def test_a_sync_that_is_left_out_is_noticed(library, lost, tmp_path):
     assert run(library, tmp_path / "root", "", lost)["products"] is not True
