@@ -31,10 +31,20 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_what_is_in_it(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"sim/golden.py", "sim/harness.cpp", "sim/ddr.h", "rtl/top.py", "host/train.py", "boards/zc706.py"} <= set(
-        names
-    )
-    assert not [name for name in names if "test" in Path(name).name or "/tests/" in name or name.startswith("tests/")]
+    assert {
+        "sim/golden.py",
+        "sim/harness.cpp",
+        "sim/ddr.h",
+        "rtl/top.py",
+        "host/train.py",
+        "host/zynq/load.py",
+        "boards/zc706.py",
+    } <= set(names)
+    assert not [
+        name
+        for name in names
+        if Path(name).name.startswith(("test_", "conftest")) or "/tests/" in name or name.startswith("tests/")
+    ]
     assert [name for name in names if name.endswith("licenses/LICENSE")]
     (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
     assert "fractrain-train = host.train:main" in zipfile.ZipFile(wheel).read(metadata).decode()
