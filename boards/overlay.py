@@ -25,7 +25,7 @@ def overlay(name: str, *, registers: int, clock_mhz: float, buffer_mib: int) -> 
 
 	/* FCLK0; without the module fclkcfg it has the rate that the boot loader gave it. */
 	fclk0 {{
-		compatible = "ikwzm,fclkcfg";
+		compatible = "ikwzm,fclkcfg-0.10.a";
 		clocks = <&clkc 15>;
 		insert-rate = "{hertz}";
 		insert-enable = <1>;
