@@ -69,6 +69,7 @@ def main(root: Path, data: str, lost: str = "") -> None:
     if data:
         found["training"] = train(board, data, root / "zynq") == train(golden, data, root / "golden")
     board.close()
+    open_board("zynq", linux=Linux(root)).close()  # the lock is gone, though the mapping may still be there
     counts = {name: ctypes.c_uint32.in_dll(fake, name).value for name in ("reads", "writes")}
     syncs = list((ctypes.c_uint32 * 2).in_dll(fake, "syncs"))
     print(json.dumps({**found, **counts, **calls, "syncs": syncs}))

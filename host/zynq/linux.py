@@ -71,6 +71,7 @@ class Device:
         """May be called again."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a mapping that is still there keeps the file, and with it the lock
             os.close(fd)
 
 
