@@ -90,7 +90,7 @@ def test_a_new_block_is_one_declaration():
     assert raw.size == DESCRIPTOR_BYTES
     assert raw[248:254].tolist() == [0x38, 0x12, 0, 0, 0, 1]
     assert trial_class.unpack(raw) == sound
-    assert "| 253 | 8 | `parts_shift` | of sums | at least 1 |" in descriptor(blocks)
+    assert "| 253 | 8 | `parts_shift` | of sums | 1 or more |" in descriptor(blocks)
 
     dut = DescriptorCheck(CONFIG, blocks)
     wanted = (
