@@ -145,6 +145,7 @@ class DescriptorCheck(wiring.Component):
         is_pass = _register(m, "pass", d.header.opcode == Opcode.VECTOR)
         digits = _register(m, "pass_digits", v.sink == Sink.DIGITS)
         results = _register(m, "pass_results", v.source != Source.PLANES)
+        narrow = _register(m, "pass_no_parts", (v.source != Source.INT32) & (v.source != Source.INT64))
         flags = Cat(d.header.flags[flag.name.lower()] for flag in Flag if flag not in PASS_FLAGS)
         too_wide = _register(m, "pass_too_wide", product.width > MOST_WIDTH)
         return {
@@ -157,6 +158,7 @@ class DescriptorCheck(wiring.Component):
             ),
             "pass_mask": (Error.SHAPE, is_pass & v.controls.masked & (d.mask.planes == 0)),
             "pass_source": (Error.SHAPE, is_pass & results & (d.u.planes != 0)),
+            "pass_parts": (Error.SHAPE, is_pass & narrow & d.parts.more.any()),
         }
 
 

@@ -79,7 +79,7 @@ from .errors import Error
 from .load_block import STATIONARY, STREAM, Order
 from .store_block import SINK, Format
 from .tiler_block import HEADER, PRODUCT, Flag, Opcode
-from .vector_block import READS, SPARE, VECTOR, WRITES, Pass, Sink, Source
+from .vector_block import PARTS, READS, VECTOR, WRITES, Pass, Sink, Source
 
 __all__ = [
     "BLOCKS",
@@ -110,10 +110,10 @@ __all__ = [
 ]
 
 ID = 0x46524143  # "FRAC"
-VERSION = 0x0003_0002  # major in the upper half: a host refuses another major
+VERSION = 0x0003_0003  # major in the upper half: a host refuses another major
 
 #: The layer descriptor, in memory order. Each block is declared beside the unit that owns it.
-BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, VECTOR, *READS, *WRITES, SPARE)
+BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, VECTOR, *READS, *WRITES, PARTS)
 DESCRIPTOR_BYTES = sum(block.nbytes for block in BLOCKS)
 assert DESCRIPTOR_BYTES == 256, "the ring's entries are a power of two"
 

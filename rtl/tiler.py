@@ -26,7 +26,7 @@ from .runs import Runs
 from .sizes import Sizes
 from .tiler_block import Opcode
 from .tiles import DIGITS, INDEX, VectorTile, exec_tile, load_tile, store_tile
-from .vector_block import READS, VECTOR, WRITES
+from .vector_block import PARTS, READS, VECTOR, WRITES
 
 
 class Tiler(wiring.Component):
@@ -218,7 +218,7 @@ class Tiler(wiring.Component):
             tile.index.eq(index),
             tile.channel_blocks.eq(product.k_blocks),
             *(tile[name].eq(product[name]) for name in ("samples", "height", "width")),
-            *(tile[block.name].eq(d[block.name]) for block in (VECTOR, *READS, *WRITES)),
+            *(tile[block.name].eq(d[block.name]) for block in (VECTOR, *READS, *WRITES, PARTS)),
         ]
 
     def _precisions(self, m, d, precisions, runs, take, of_samples):

@@ -17,7 +17,7 @@ from .limits import MOST_GRADIENT_WIDTH, words_of_row
 from .load_block import Order
 from .store_block import Format
 from .tiler_block import PRODUCT
-from .vector_block import READS, VECTOR, WRITES
+from .vector_block import PARTS, READS, VECTOR, WRITES
 
 _FIELD_BITS = {field.name: field.bits for field in PRODUCT.fields}
 
@@ -163,6 +163,6 @@ VectorTile = data.StructLayout(
         "height": SIZE,
         "width": SIZE,
         "channel_blocks": SIZE,
-        **descriptor_layout((VECTOR, *READS, *WRITES)).members,
+        **descriptor_layout((VECTOR, *READS, *WRITES, PARTS)).members,
     }
 )

@@ -110,5 +110,14 @@ POSITIVE = _tensor("positive", "where a sum was positive, or the mask", 1, "1, o
 READS = (U, V, X, MASK)
 WRITES = (Q, POSITIVE)
 
-#: What is left of the descriptor.
-SPARE = Block("spare", "spare_", "room for more", 8)
+#: Results of a product in parts, of which stream u is the sum; it is as wide as they are, int32 or int64.
+PARTS = Block(
+    "parts",
+    "parts_",
+    "stream u as a sum of parts",
+    8,
+    (
+        address("stride", "bytes from part to part"),
+        Field("more", 8, "parts beside the first"),
+    ),
+)

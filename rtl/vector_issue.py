@@ -41,6 +41,8 @@ Note = data.StructLayout(
         "planes": PLANES,
         "signed": 1,
         "last": 1,  # with it a row is complete, as far as this manager reads it
+        "first_part": 1,  # it is the first of the parts of stream u
+        "last_part": 1,
     }
 )
 
@@ -98,6 +100,8 @@ class VectorIssue(wiring.Component):
             rows.step.eq(states.at["NEXT"]),
         ]
         places = self._places(m, rows)
+        part_sent = Signal()
+        first_part, last_part = self._parts(m, states, places, part_sent)
         wanted = self._wanted(m, rows)
         set_sent = Signal()
         room, set_room = self._room(m, states, set_sent)
@@ -134,13 +138,20 @@ class VectorIssue(wiring.Component):
                         notes.i.payload.signed.eq(tensor.signed),
                         notes.i.payload.last.eq(self._completes(wanted, read)),
                     ]
+                if read == Read.U:
+                    m.d.comb += [
+                        part_sent.eq(sent),
+                        notes.i.payload.last.eq(self._completes(wanted, read) & last_part),
+                        notes.i.payload.first_part.eq(first_part),
+                        notes.i.payload.last_part.eq(last_part),
+                    ]
                 m.d.comb += [
                     commands.i.valid.eq(sent),
                     commands.i.payload.addr.eq(places[read]),
                     notes.i.valid.eq(sent),
                     notes.i.payload.read.eq(read),
                 ]
-                with m.If(sent):
+                with m.If(sent & (last_part if read == Read.U else 1)):
                     go_on(read)
         with states.state("NEXT"):
             with m.If(rows.last.all):
@@ -169,6 +180,25 @@ class VectorIssue(wiring.Component):
             ]
             places[read] = place.o
         return places
+
+    def _parts(self, m: Module, states: States, places: dict[Read, Signal], sent: Signal) -> tuple[Signal, Signal]:
+        """Stream u once for each of its parts: its address follows them. Returns whether it is the first or last.
+
+        All of it is known two cycles after a row or a part, and no two commands follow closer upon one another.
+        """
+        parts = self.tile.parts
+        part = Signal.like(parts.more, name="part")
+        away = Signal(ADDRESS_BITS)
+        address = Signal(ADDRESS_BITS, name="part_address")
+        first = Signal(name="first_part")
+        last = Signal(name="last_part")
+        with m.If(states.at["NEXT"] | self.load):
+            m.d.sync += [part.eq(0), away.eq(0)]
+        with m.Elif(sent):
+            m.d.sync += [part.eq(part + 1), away.eq(away + parts.stride)]
+        m.d.sync += [address.eq(places[Read.U] + away), first.eq(part == 0), last.eq(part == parts.more)]
+        places[Read.U] = address
+        return first, last
 
     def _wanted(self, m: Module, rows: Rows) -> dict[Read, Signal]:
         """Which streams are read, coefficients with this row."""

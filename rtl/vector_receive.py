@@ -15,7 +15,9 @@ from .vector_issue import RING, TENSORS, Note, Read
 from .vector_shape import GROUPS
 
 #: What is to be known of a command when its beats come: a note, decoded.
-_Ready = data.StructLayout({"read": len(Read), "plane": U_BITS, "planes": U_BITS, "last": 1})
+_Ready = data.StructLayout(
+    {"read": len(Read), "plane": U_BITS, "planes": U_BITS, "last": 1, "first_part": 1, "last_part": 1}
+)
 
 
 class VectorReceive(wiring.Component):
@@ -37,6 +39,8 @@ class VectorReceive(wiring.Component):
         those above it as well.
     results, coefficients : Out(1)
         What else the beat is.
+    first_part, last_part : Out(1), part_end : Out(1)
+        Of results: of which part of several they are, and that the beat is the last of it.
     row : Out(1)
         Pulse: a row is complete with this beat.
     """
@@ -54,6 +58,9 @@ class VectorReceive(wiring.Component):
                 **dict.fromkeys(TENSORS.values(), Out(U_BITS)),
                 "results": Out(1),
                 "coefficients": Out(1),
+                "first_part": Out(1),
+                "last_part": Out(1),
+                "part_end": Out(1),
                 "row": Out(1),
             }
         )
@@ -96,6 +103,8 @@ class VectorReceive(wiring.Component):
                 ready.plane.eq(top),
                 ready.planes.eq(top | above),
                 ready.last.eq(note.last),
+                ready.first_part.eq(note.first_part),
+                ready.last_part.eq(note.last_part),
             ]
         with m.If(begin):
             m.d.sync += [active.eq(there), current.eq(ready)]
@@ -106,6 +115,9 @@ class VectorReceive(wiring.Component):
             self.data.eq(beat.data),
             self.coefficients.eq(came & is_read[Read.COEFFICIENTS]),
             self.results.eq(came & is_read[Read.U] & self.results_u),
+            self.first_part.eq(current.first_part),
+            self.last_part.eq(current.last_part),
+            self.part_end.eq(ends),
         ]
         for read, name in TENSORS.items():
             m.d.comb += getattr(self, name).eq(Mux(came & is_read[read], planes, 0))

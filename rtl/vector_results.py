@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+import itertools
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -21,17 +23,22 @@ SLOTS = 4
 class ResultBuffer(wiring.Component):
     """A queue of beats; at its end 4, 2 or 1 channels a cycle are shifted and put together.
 
+    Rows may come in several parts, one after the other: each is added to what is there of those before it, and the row
+    leaves with its last part.
+
     Members
     -------
     source : In(2), dropped : In(5)
         The format, and the bits that are shifted out; stable.
     data : In(64), write : In(1)
         A beat; there is room for it.
+    first_part, last_part : In(1), part_end : In(1)
+        Of a beat: which part of a row it belongs to, and that it is the part's last. A part has four beats or more.
     o : Out(stream of 16 * signed(25))
     """
 
     #: From a word's last beat to `o`.
-    LATENCY = 9
+    LATENCY = 12
 
     def __init__(self):
         super().__init__(
@@ -40,6 +47,9 @@ class ResultBuffer(wiring.Component):
                 "dropped": In(range(MOST_DROPPED + 1)),
                 "data": In(BEAT_BITS),
                 "write": In(1),
+                "first_part": In(1),
+                "last_part": In(1),
+                "part_end": In(1),
                 "o": Out(stream.Signature(data.ArrayLayout(signed(U_BITS), WORD_CHANNELS))),
             }
         )
@@ -79,6 +89,7 @@ class ResultBuffer(wiring.Component):
         """The queue. Returns the beat that moves on, and whether there is one."""
         m.submodules.beats = beats = Memory(shape=BEAT_BITS, depth=DEPTH, init=[])
         write, read = beats.write_port(), beats.read_port()
+        written, total = self._sum(m, beats.read_port(), write.addr)
         tail = Signal(range(2 * DEPTH))  # one bit more than an address: full is not empty
         head = Signal.like(tail)
         there = Signal()
@@ -86,20 +97,51 @@ class ResultBuffer(wiring.Component):
         valid = Signal()
         beat = Signal(BEAT_BITS, reset_less=True)
         m.d.comb += [
-            write.addr.eq(tail),
-            write.data.eq(self.data),
-            write.en.eq(self.write),
+            write.data.eq(total),
+            write.en.eq(written.valid),
             read.addr.eq(head),
             read.en.eq(move),
             there.eq(head != tail),
         ]
-        with m.If(self.write):
+        with m.If(written.valid & written.last):
             m.d.sync += tail.eq(tail + 1)
         with m.If(move):
             m.d.sync += [fetched.eq(there), valid.eq(fetched), beat.eq(read.data)]
             with m.If(there):
                 m.d.sync += head.eq(head + 1)
         return beat, valid
+
+    def _sum(self, m: Module, there, place) -> tuple[data.View, Signal]:
+        """Beats with what port `there` shows of the parts before. Returns what is known of the sum, and the sum."""
+        row = Signal.like(place)  # where the row begins
+        following = Signal.like(place)
+        at = Signal.like(place)
+        m.d.comb += [there.addr.eq(at), there.en.eq(1), following.eq(at + 1)]
+        with m.If(self.write):
+            m.d.sync += at.eq(following)
+            with m.If(self.part_end & self.last_part):
+                m.d.sync += row.eq(following)
+            with m.Elif(self.part_end):
+                m.d.sync += at.eq(row)
+        layout = data.StructLayout({"valid": 1, "first": 1, "last": 1, "at": len(place), "data": BEAT_BITS})
+        stages = [Signal(layout, name=f"came{i}") for i in range(3)]
+        m.d.sync += [
+            stages[0].eq(Cat(self.write, self.first_part, self.last_part, at, self.data)),
+            *(after.eq(before) for before, after in itertools.pairwise(stages)),
+        ]
+        stored = Signal(BEAT_BITS, reset_less=True)  # a block RAM is slow to show its word
+        total = Signal(BEAT_BITS, reset_less=True)
+        wide = Signal(name="carries")  # from the lower half of a beat to the upper
+        come, half = stages[1], BEAT_BITS // 2
+        kept = Mux(come.first, 0, stored)
+        added = Cat(come.data[:half], wide, come.data[half:]) + Cat(kept[:half], Const(0, 1), kept[half:])
+        m.d.sync += [
+            stored.eq(there.data),
+            wide.eq(self.source == Source.INT64),
+            total.eq(Cat(added[:half], added[half + 1 : BEAT_BITS + 1])),
+        ]
+        m.d.comb += place.eq(stages[-1].at)
+        return stages[-1], total
 
     def _shifted(self, m: Module, formats, move, beat, valid) -> tuple[list[Signal], Signal]:
         """The numbers of a beat for each slot, without the bits that are dropped: eights first, then the rest."""

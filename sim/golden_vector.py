@@ -62,6 +62,7 @@ def wrong_fields(config: AcceleratorConfig, d: Descriptor) -> set[Error]:
         (Error.SHAPE, digits and d.q_planes > MOST_DIGITS_PLANES),
         (Error.SHAPE, d.vector_controls & Pass.MASKED and not d.mask_planes),
         (Error.SHAPE, d.vector_source != Source.PLANES and d.u_planes),
+        (Error.SHAPE, d.parts_more and d.vector_source not in (Source.INT32, Source.INT64)),
     )
     return {error for error, applies in wrong if applies}
 
@@ -140,11 +141,14 @@ def _planes(memory: Memory, d: Descriptor, name: str) -> np.ndarray:
 
 
 def _results(memory: Memory, d: Descriptor) -> np.ndarray:
-    """Results of a product as stream u, int64 (N, C, H, W)."""
+    """Results of a product as stream u, the sum of its parts as wide as they are, int64 (N, C, H, W)."""
     nbytes = 1 << d.vector_source
     row = d.width * WORD_CHANNELS * nbytes
-    raw = memory.read(*_rows(d, Tensor.of(d, "u"), (row,), (1,)), Error.AXI_READ)
-    sums = np.ascontiguousarray(raw[0]).view(f"<i{nbytes}").astype(np.int64)
+    _, shape, strides = _rows(d, Tensor.of(d, "u"), (row,), (1,))
+    starts = d.u_base + np.arange(d.parts_more + 1) * d.parts_stride
+    raw = memory.read(starts, shape, strides, Error.AXI_READ)
+    parts = np.ascontiguousarray(raw).view(f"<i{nbytes}")
+    sums = parts.sum(axis=0, dtype=parts.dtype).astype(np.int64)
     u = _wrapped(_wrapped(sums, SUM_BITS) >> d.vector_dropped, U_BITS)
     return _channels(u.reshape(*u.shape[:3], d.width, WORD_CHANNELS))
 

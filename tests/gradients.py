@@ -96,6 +96,7 @@ class Trial:
         """The gradient (M, C, k, k) in memory."""
         shape, nbytes = arranged_shape(self.kernel), self.plan.out_bytes
         raw = memory[self.out :][: self.plan.results_bytes].view(f"<i{nbytes}").astype(np.int64)
+        raw = raw.reshape(self.plan.parts, -1).sum(axis=0)
         ordered = raw.reshape(shape[0], blocks(shape[1]), shape[2], WORD_CHANNELS, WORD_CHANNELS)
         return restore(ordered.transpose(0, 1, 4, 2, 3).reshape(shape), self.kernel)
 

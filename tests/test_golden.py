@@ -100,7 +100,7 @@ def test_sound_descriptors_pass():
         ({"flags": 1 << 6, "header_reserved": 1}, Error.FLAGS),
         ({"out_format": 3, "stream_bits": 0}, Error.FLAGS),
         ({"sink_reserved": 1, "stream_bits": 0}, Error.RESERVED),
-        ({"spare_reserved": 1 << 63, "samples": 0}, Error.RESERVED),
+        ({"parts_reserved": 1 << 23, "samples": 0}, Error.RESERVED),
         ({"stream_bits": 0}, Error.PRECISION),
         ({"stream_bits": 17}, Error.PRECISION),
         ({"stationary_bits": 0, "out_base": 4}, Error.PRECISION),

@@ -8,7 +8,7 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtl.block import Block, Field, address, size
+from rtl.block import Block, Field, size
 from rtl.check import DescriptorCheck
 from rtl.config import AcceleratorConfig
 from rtl.isa import (
@@ -25,6 +25,7 @@ from rtl.isa import (
     descriptor_layout,
 )
 from rtl.manual import descriptor
+from rtl.vector_block import PARTS
 from sim.golden_check import check_fields
 
 CONFIG = AcceleratorConfig.preset("tiny")
@@ -78,23 +79,25 @@ def test_a_block_that_is_laid_out_badly_is_refused(fields, message):
 
 def test_a_new_block_is_one_declaration():
     """Its bytes, the manual and the checks of RTL and golden model follow it, where room was kept."""
-    trial = Block("spare", "spare_", "a trial", 8, (address("table", "of scales"), size("shift", 8, "of sums")))
+    trial = Block("parts", "parts_", "a trial", 8, (*PARTS.fields, size("shift", 8, "of sums")))
     blocks = (*BLOCKS[:-1], trial)
     trial_class = descriptor_class(blocks)
-    sound = trial_class(opcode=Opcode.FLAT, stream_bits=1, stationary_bits=1, row_groups=3, spare_table=0x1238)
+    sound = trial_class(
+        opcode=Opcode.FLAT, stream_bits=1, stationary_bits=1, row_groups=3, parts_stride=0x1238, parts_shift=1
+    )
 
     raw = sound.pack()
     assert raw.size == DESCRIPTOR_BYTES
-    assert raw[248:253].tolist() == [0x38, 0x12, 0, 0, 1]
+    assert raw[248:254].tolist() == [0x38, 0x12, 0, 0, 0, 1]
     assert trial_class.unpack(raw) == sound
-    assert "| 248 | 32 | `spare_table` | of scales | multiple of 8 |" in descriptor(blocks)
+    assert "| 253 | 8 | `parts_shift` | of sums | 1 or more |" in descriptor(blocks)
 
     dut = DescriptorCheck(CONFIG, blocks)
     wanted = (
         (sound, Error.NONE),
-        (replace(sound, spare_table=4), Error.ALIGNMENT),
-        (replace(sound, spare_shift=0), Error.SHAPE),
-        (replace(sound, spare_reserved=1 << 23), Error.RESERVED),
+        (replace(sound, parts_stride=4), Error.ALIGNMENT),
+        (replace(sound, parts_shift=0), Error.SHAPE),
+        (replace(sound, parts_reserved=1 << 15), Error.RESERVED),
     )
 
     async def drive(ctx):

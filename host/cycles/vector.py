@@ -144,7 +144,9 @@ class _Walk:
             planes = getattr(d, f"{name}_planes")
             beats = d.width * self._per_word if what == Read.U and d.vector_source else planes * groups
             if beats:
-                self._tensors.append((manager_of(what, unit.managers), _place(d, name), beats))
+                place, manager = _place(d, name), manager_of(what, unit.managers)
+                for part in range(1 + (what == Read.U) * d.parts_more):
+                    self._tensors.append((manager, (place[0] + part * d.parts_stride, *place[1:]), beats))
         self._groups, self._capacity = groups, RING // groups
         digits = d.vector_sink == Sink.DIGITS
         entries = d.width if digits else groups
@@ -214,10 +216,12 @@ class _Walk:
             self._set_drained.append(fed)
             coefficients = fed
         last = results = NEVER
+        parts = d.parts_more + 1  # stream u comes first
         for manager, (base, stride_n, stride_c, stride_y), beats in self._tensors:
             run = yield from self._command(manager, base + sample * stride_n + block * stride_c + y * stride_y, beats)
             last = max(last, run.last)
-            if d.vector_source and manager == self._unit.managers - 1 and results == NEVER:
+            parts -= 1
+            if d.vector_source and parts == 0:
                 results = run.last + RESULTS
         self._issue += 1  # NEXT
         return last + THERE, results, coefficients

@@ -12,7 +12,16 @@ from functools import cached_property
 from host.geometry import ceil_div
 from host.step.arrange import Kernel, arranged_shape
 from host.step.places import Place, blocks, result_strides
-from rtl.config import DIGIT_BITS, TAPS, WEIGHT_TILE_BYTES, WORD_BYTES, WORD_CHANNELS, AcceleratorConfig
+from rtl.config import (
+    BEAT_BYTES,
+    BEAT_WORDS,
+    DIGIT_BITS,
+    TAPS,
+    WEIGHT_TILE_BYTES,
+    WORD_BYTES,
+    WORD_CHANNELS,
+    AcceleratorConfig,
+)
 from rtl.isa import Descriptor, Flag, Format, Opcode, Order, Pass, Sink
 from rtl.limits import WORD_POSITIONS, images_of_word, plane_pitch, result_positions, words_of_row
 
@@ -185,9 +194,14 @@ class WeightGradient:
         return 4 if n * height * width * largest < 1 << 31 else 8
 
     @property
-    def results_bytes(self) -> int:
+    def part_bytes(self) -> int:
+        """Bytes of the results of some of the images."""
         shape = arranged_shape(self.kernel)
         return shape[0] * result_strides(shape, self.out_bytes)[0]
+
+    @property
+    def results_bytes(self) -> int:
+        return self.parts * self.part_bytes
 
     @property
     def tile_rows(self) -> int:
@@ -195,40 +209,67 @@ class WeightGradient:
         taps = arranged_shape(self.kernel)[2]
         return min(taps, self.config.result_slot // WORD_CHANNELS)
 
-    @property
-    def _parts(self) -> tuple[int, int]:
-        """log2 of the clusters that work on different blocks of g's channels, and the groups of them on x's."""
-        rows, channels = (blocks(size) for size in self.kernel[:2])
-        log2 = 0
+    @cached_property
+    def _log2_row_parts(self) -> int:
+        """log2 of the clusters that work on different blocks of g's channels."""
+        rows, log2 = blocks(self.kernel[0]), 0
         while rows >> log2 & 1 == 0 and 2 << log2 <= self.config.clusters and log2 < 4:
             log2 += 1
-        return log2, min(channels, self.config.clusters >> log2)
+        return log2
+
+    @property
+    def _groups(self) -> int:
+        """Of such clusters."""
+        return self.config.clusters >> self._log2_row_parts
+
+    @cached_property
+    def parts(self) -> int:
+        """Equal parts of the images, whose results are added up later: each has a group of clusters of its own.
+
+        One part means that the groups work on different blocks of x's channels instead, which share the digits. What is
+        least work for array and LOAD, the fewest parts of that.
+        """
+        channels, images = blocks(self.kernel[1]), self.x.shape[0]
+        tile = arranged_shape(self.kernel)[2] * WORD_CHANNELS * self.x.bits * self.digits
+        digits = (self.digits << self._log2_row_parts) * WEIGHT_TILE_BYTES // BEAT_BYTES
+        planes = self._row_groups(self.block_rows) * 3 * BEAT_WORDS * self.x.bits
+
+        def cycles(parts: int) -> float:
+            """Of the products, for a k block of all channels."""
+            if parts == 1:
+                side = min(channels, self._groups)
+                return ceil_div(channels, side) * max(tile, digits, side * planes)
+            return channels * max(tile / parts, digits, planes)
+
+        whole = [n for n in range(1, self._groups + 1) if images % (n * self.side) == 0]
+        return min(whole or [1], key=cycles)
 
     def products(self, digits: int, out: int) -> list[Descriptor]:
-        """Products of digits and images, each for as many blocks of g's channels as there are clusters."""
+        """Products of digits and images: of as many blocks of g's channels as there are clusters, and of each block of
+        x's channels where the images are in parts.
+        """
         n, _, height, width = self.x.shape
         shape, place = arranged_shape(self.kernel), self.x.place
         stride_n, stride_m, _ = result_strides(shape, self.out_bytes)
-        log2, parts = self._parts
+        log2, channels, images = self._log2_row_parts, shape[0], n // self.parts
         assert result_positions(self.tile_rows, WORD_CHANNELS, 1) <= self.config.result_slot
         common = {
             "opcode": Opcode.WGRAD,
             "flags": Flag.STREAM_SIGNED * self.x.signed | Flag.STATIONARY_SIGNED * self.g.signed,
-            "samples": shape[0],
-            "images": n,
+            "samples": channels if self.parts == 1 else self.parts,
+            "images": images,
             "height": height,
             "width": width,
             "out_height": shape[2],
             "out_width": WORD_CHANNELS,
-            "k_blocks": self.k_blocks,
+            "k_blocks": self.k_blocks // self.parts,
             "tile_rows": self.tile_rows,
             "row_groups": self._row_groups(self.block_rows),
-            "sample_parts": parts,
+            "sample_parts": min(channels, self._groups) if self.parts == 1 else self.parts,
             "log2_row_parts": log2,
             "pad_top": self.pad,
             "pad_left": self.pad,
-            "stream_base": place.region.address,
-            "stream_stride_n": place.stride_c,
+            "stream_stride_n": place.stride_c if self.parts == 1 else images * place.stride_n,
             "stream_stride_c": place.stride_n,
             "stream_stride_y": place.stride_y,
             "stream_stride_k": self.block_rows * place.stride_y,
@@ -236,14 +277,21 @@ class WeightGradient:
             "stream_bits": self.x.bits,
             "stationary_bits": self.digits * DIGIT_BITS,
             "stationary_order": Order.WORDS,
+            "stationary_stride_n": 0 if self.parts == 1 else self.k_blocks // self.parts * self.block_bytes,
             "stationary_stride_k": self.block_bytes,
             "stationary_stride_m": self.row_bytes,
             "stationary_stride_d": self.digit_words,
             "out_format": Format.of(self.out_bytes),
-            "out_stride_n": stride_n,
+            "out_stride_n": stride_n if self.parts == 1 else self.part_bytes,
             "out_stride_m": stride_m,
         }
         return [
-            Descriptor(**common, stationary_base=digits + block * self.row_bytes, out_base=out + block * stride_m)
+            Descriptor(
+                **common,
+                stream_base=place.region.address + channel * place.stride_c,
+                stationary_base=digits + block * self.row_bytes,
+                out_base=out + block * stride_m + channel * stride_n,
+            )
             for block in range(0, blocks(self.kernel[0]), 1 << log2)
+            for channel in range(1 if self.parts == 1 else channels)
         ]

@@ -168,6 +168,7 @@ class MemoryEngine(Engine):
                 self._board.memory.release(region)
             shape, source = arranged_shape(of.kernel), _source(work.out_bytes)
             place = Place(sums, *result_strides(shape, work.out_bytes), source=source, dropped=dropped)
+            place = place._replace(parts=work.parts, stride_parts=work.part_bytes)
             return self._results(shape, place)
 
     def _product(self, plan: Plan, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:

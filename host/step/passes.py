@@ -52,6 +52,8 @@ def descriptor(
         vector_source=source,
         vector_sink=q.sink if q else Sink.PLANES,
         vector_controls=controls,
+        parts_more=u.parts - 1 if u else 0,
+        parts_stride=u.stride_parts if u else 0,
         **_noise(asked),
         **fields,
     )

@@ -20,6 +20,7 @@ class Place(NamedTuple):
     stride_n, stride_c, stride_y : bytes from sample to sample, from channel block to channel block, from row to row.
     source : bit-planes, or results of a product, and of which width.
     dropped : lowest bits of such results that do not count.
+    parts, stride_parts : of such results, which are to be added up, and the bytes from one to the next.
     sink : bit-planes, or digits, which no pass reads.
     """
 
@@ -30,6 +31,8 @@ class Place(NamedTuple):
     source: Source = Source.PLANES
     dropped: int = 0
     sink: Sink = Sink.PLANES
+    parts: int = 1
+    stride_parts: int = 0
 
 
 def blocks(channels: int) -> int:

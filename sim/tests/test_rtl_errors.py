@@ -71,7 +71,7 @@ BAD = {
     "unknown flag": (Error.FLAGS, {"flags": 1 << 6}),
     "unknown result format": (Error.FLAGS, {"out_format": 3}),
     "reserved byte of the product": (Error.RESERVED, {"product_reserved": 1}),
-    "room for post-processing": (Error.RESERVED, {"spare_reserved": 1 << 63}),
+    "room for post-processing": (Error.RESERVED, {"parts_reserved": 1 << 23}),
     "0 streaming bits": (Error.PRECISION, {"stream_bits": 0}),
     "17 stationary bits": (Error.PRECISION, {"stationary_bits": 17}),
     "table byte of 77 bits": (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": TABLE}),

@@ -250,7 +250,7 @@ BAD = (
     *((Error.FLAGS, {"flags": 1 << bit}) for bit in (6, 15)),
     *((Error.FLAGS, {name: 4}) for name in ("out_format", "stationary_order")),
     *((Error.RESERVED, {place.name: 1}) for place in Descriptor.places if place.field.name == "reserved"),
-    (Error.RESERVED, {"spare_reserved": 1 << 63}),
+    (Error.RESERVED, {"parts_reserved": 1 << 23}),
     (Error.PRECISION, {"flags": Flag(0), "stream_bits": 17}),
     (Error.PRECISION, {"flags": Flag(0), "stationary_bits": 0}),
     (Error.PRECISION, {"flags": Flag.STREAM_TABLE, "stream_table": BAD_BYTE}),

@@ -14,6 +14,7 @@ from rtl.vector_block import (
     MOST_DROPPED,
     MOST_PLANES,
     MOST_WIDTH,
+    PARTS,
     READS,
     SUMS_BYTES,
     VECTOR,
@@ -77,7 +78,7 @@ def packed(d: Descriptor, index: int) -> int:
     sizes = {name: getattr(d, name) for name in ("samples", "height", "width")}
     blocks = {
         block.name: {field.name: getattr(d, block.flat(field)) for field in block.members}
-        for block in (VECTOR, *READS, *WRITES)
+        for block in (VECTOR, *READS, *WRITES, PARTS)
     }
     controls = blocks["vector"]["controls"]
     blocks["vector"]["controls"] = {flag.name.lower(): int(bool(controls & flag)) for flag in Pass}
@@ -137,6 +138,8 @@ def drawn_pass(rng: np.random.Generator, space: Space, **fixed) -> Descriptor:
         **{f"{name}_signed": int(chance()) for name in TENSORS},
     }
     d = Descriptor(**fields | fixed)
+    if d.vector_source in (Source.INT32, Source.INT64) and "parts_more" not in fixed:
+        d.parts_more = one_of(0, 3)
     for name in TENSORS:
         _place(rng, space, d, name)
     _coefficients(rng, space, d)
@@ -149,6 +152,8 @@ def _place(rng: np.random.Generator, space: Space, d: Descriptor, name: str) -> 
     """A place for a tensor: its axes nested in any order, with gaps, strides in either direction."""
     size = BEAT_BYTES * row_beats(d, name)
     sizes = {"n": d.samples, "c": d.k_blocks, "y": d.height}
+    if name == "u":
+        sizes["part"] = d.parts_more + 1
     order = [str(axis) for axis in rng.permutation(list(sizes))]
     strides, base = {"y": BEAT_BYTES * d.width * (2 if d.vector_controls & Pass.SPREAD else 1)}, 0
     if name == "q" and d.vector_sink == Sink.DIGITS:
@@ -167,7 +172,7 @@ def _place(rng: np.random.Generator, space: Space, d: Descriptor, name: str) -> 
         return _place(rng, space, d, name)
     setattr(d, f"{name}_base", space.take(size) + base)
     for axis, stride in strides.items():
-        setattr(d, f"{name}_stride_{axis}", stride)
+        setattr(d, "parts_stride" if axis == "part" else f"{name}_stride_{axis}", stride)
 
 
 def _coefficients(rng: np.random.Generator, space: Space, d: Descriptor) -> None:
