@@ -84,7 +84,8 @@ def run_pass(memory: Memory, d: Descriptor) -> None:
         passes = mask != 0
     below = _noise(d) if controls & Pass.STOCHASTIC else 1 << (NOISE_BITS - 1)
     aligned = (np.where(passes, t, 0) << NOISE_BITS) >> d.vector_shift
-    rounded = (aligned + below + (d.vector_raised << NOISE_BITS)) >> NOISE_BITS
+    # Whole steps apart from their fractions: the largest sums fill all 64 bits of both.
+    rounded = (aligned >> NOISE_BITS) + d.vector_raised + (((aligned & _NOISE) + below) >> NOISE_BITS)
     q = np.clip(rounded, -d.vector_top, d.vector_top)
 
     if d.q_planes:

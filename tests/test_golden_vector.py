@@ -233,6 +233,20 @@ def test_digits_with_zeros_between_in_planes_of_their_own():
     check_pass(trial)
 
 
+def test_the_largest_sums_are_clipped_to_their_own_side():
+    trial = Trial(60)
+    most, top = (1 << 47) - 1, trial.fields["vector_top"]
+    raw = np.zeros((trial.shape[1], 2), "<i8")  # a and c are 0
+    raw[0::2, 1], raw[1::2, 1] = most, -most - 1
+    trial.put(COEFFICIENTS, raw.view(np.uint8).reshape(-1))
+    changes = {"vector_controls": Pass.SUMS, "vector_shift": 0, "vector_raised": 1 << 22}
+    assert execute(CONFIG, trial.memory, [replace(trial.descriptor, **changes)]) == Completion(1, Error.NONE, None, 0)
+    records = trial.memory[SUMS:][: SUMS_BYTES * trial.shape[1]].reshape(-1, SUMS_BYTES)
+    extremes = np.ascontiguousarray(records[:, 16:]).view("<i4")  # of every channel, the lowest and the highest
+    assert (extremes[0::2] == top).all()
+    assert (extremes[1::2] == -top).all()
+
+
 def test_planes_are_those_of_a_streaming_operand():
     codes = drawn(np.random.default_rng(40), 7, (2, 16, 3, 6))
     raw, _ = planes(codes, 7)
