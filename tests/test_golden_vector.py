@@ -270,6 +270,7 @@ SOUND = Trial(60).descriptor
         ({"q_planes": 17, "vector_sink": Sink.DIGITS}, Error.SHAPE),
         ({"q_planes": 25}, Error.SHAPE),
         ({"u_planes": 26}, Error.SHAPE),
+        ({"parts_more": 1}, Error.SHAPE),  # of planes there is one part
         ({"v_planes": 19}, Error.SHAPE),
         ({"vector_shift": 48}, Error.SHAPE),
         ({"vector_top": 0}, Error.SHAPE),
