@@ -20,7 +20,7 @@ CONFIGS = {
     "one manager": AcceleratorConfig(vector=True),
     "two managers": AcceleratorConfig(clusters=2, managers=2, vector=True, chip_kib=64),
 }
-MEMORY = 1 << 20
+MEMORY = 1 << 23
 
 
 @pytest.fixture(scope="module", params=[pytest.param("one manager", marks=pytest.mark.slow), "two managers"])

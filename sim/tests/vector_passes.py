@@ -26,6 +26,10 @@ from sim.tests.test_lane import drawn
 TENSORS = {block.name: {field.name: field for field in block.fields}["planes"].most for block in (*READS, *WRITES)}
 
 
+#: Bytes of the parts of stream u behind its first: many passes have to fit a memory.
+MOST_OF_PARTS = 1 << 15
+
+
 class Space:
     """Hands a memory out in pieces, with gaps that nobody may touch.
 
@@ -139,7 +143,8 @@ def drawn_pass(rng: np.random.Generator, space: Space, **fixed) -> Descriptor:
     }
     d = Descriptor(**fields | fixed)
     if d.vector_source in (Source.INT32, Source.INT64) and "parts_more" not in fixed:
-        d.parts_more = one_of(0, 3)
+        one = words(d) * WORD_CHANNELS << d.vector_source
+        d.parts_more = one_of(0, min(3, MOST_OF_PARTS // one))
     for name in TENSORS:
         _place(rng, space, d, name)
     _coefficients(rng, space, d)
