@@ -28,7 +28,7 @@ from sim.verilated import VerilatedTransport
 
 #: Descriptors for each configuration, and those that share a memory.
 COUNT, TOGETHER = 10_000, 12
-MEMORY = 1 << 22
+MEMORY = 1 << 21
 #: Operands of products lie below, and nobody sound writes there.
 OPERANDS = 1 << 17
 #: Most elements of the work of a descriptor that is not refused: with more the test would take hours.
