@@ -1,0 +1,1 @@
+"""Boards of other machines: a server runs a board, a client drives it over the network as one of its own."""
