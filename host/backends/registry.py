@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from host.backends.modelled import Modelled
@@ -29,6 +30,8 @@ class Backend:
     modelled : its cycles come from the model.
     runs_descriptors : a training step may be descriptors over its memory.
     built : its configuration is that of the hardware, which `open` checks against one that is asked for, or takes.
+    shown : where `name` is what the names of such boards begin with: the form of a whole one, for lists. `open` then
+        takes the whole name as `name`.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Backend:
     modelled: bool = False
     runs_descriptors: bool = False
     built: bool = False
+    shown: str = ""
 
     @property
     def counts_cycles(self) -> bool:
@@ -70,11 +74,14 @@ def register(backend: Backend) -> None:
 
 def board_names() -> tuple[str, ...]:
     """The boards that can be opened."""
-    return tuple(sorted(_BACKENDS))
+    return tuple(sorted(backend.shown or name for name, backend in _BACKENDS.items()))
 
 
 def find(name: str) -> Backend:
     """The backend of this name. Raises ValueError, naming those that there are."""
+    for known, backend in _BACKENDS.items():
+        if backend.shown and name.startswith(known):
+            return replace(backend, name=name, open=partial(backend.open, name=name), shown="")
     if name not in _BACKENDS:
         raise ValueError(f"unknown board {name!r}; there are {', '.join(board_names())}")
     return _BACKENDS[name]

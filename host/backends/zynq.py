@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
+from host.backends.built import require_config
 from host.backends.driver import RegisterBoard
 from host.backends.registry import Backend, register
 from host.board import Board
 from host.zynq.linux import Linux
 from host.zynq.load import load
 from host.zynq.transport import ZynqTransport
-from rtl.config import PRESETS, AcceleratorConfig
+from rtl.config import AcceleratorConfig
 
 
 def _open(
@@ -46,19 +46,11 @@ def _open(
     board = RegisterBoard("zynq", transport)
     try:
         transport.open_aperture()  # after the reset: nothing is on its way
-        if config is not None and replace(config, vendor=board.config.vendor) != board.config:
-            raise RuntimeError(f"the FPGA does not have this configuration but {_named(board.config)}")
+        require_config("the FPGA", board.config, config)
     except BaseException:
         board.close()
         raise
     return board
-
-
-def _named(config: AcceleratorConfig) -> str:
-    for name, preset in PRESETS.items():
-        if replace(preset, vendor=config.vendor) == config:
-            return f"that of --preset {name}"
-    return str(config)
 
 
 register(Backend("zynq", _open, "the FPGA beside this processor", has_clock=True, runs_descriptors=True, built=True))
