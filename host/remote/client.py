@@ -89,7 +89,6 @@ class RemoteBoard(MemoryBoard):
             (zmq.IPV6, int(":" in address.host)),
             (zmq.MAXMSGSIZE, FRAME_BYTES),
             (zmq.RECONNECT_IVL, -1),  # the lease is the connection's
-            (zmq.SNDTIMEO, milliseconds),
             (zmq.HEARTBEAT_IVL, max(1, milliseconds // 3)),
             (zmq.HEARTBEAT_TIMEOUT, milliseconds),
         ):
@@ -192,9 +191,9 @@ class RemoteBoard(MemoryBoard):
         self._sequence += 1
         request = Message(kind, self._sequence, self._token, address=address, count=count, body=body)
         try:
-            self._socket.send_multipart(request.frames(), copy=False)
-        except zmq.Again:
-            self._lose("it takes no messages")
+            self._socket.send_multipart(request.frames(), zmq.NOBLOCK, copy=False)
+        except zmq.Again:  # there is no connection to send to; never more than one message waits
+            self._lose(self._end() if self._events.poll(0) else "the connection has ended")
         answer = self._await()
         if answer.code != Code.DONE:
             text = bytes(answer.body[:TEXT_BYTES]).decode(errors="replace")
@@ -220,9 +219,13 @@ class RemoteBoard(MemoryBoard):
                 self._answered = self._sequence
                 return answer
             if self._events in ready:
-                self._lose(_ENDS[recv_monitor_message(self._events)["event"]])
+                self._lose(self._end())
             if not ready:
                 self._lose(f"nothing was heard of it for {self._patience:g} s")
+
+    def _end(self) -> str:
+        """Why there is no connection."""
+        return _ENDS[recv_monitor_message(self._events)["event"]]
 
     def _lose(self, why: str) -> Any:
         self._lost = f"board {self.name!r} is out of reach: {why}"

@@ -42,7 +42,7 @@ MISSED = 3
 WAITING = 64
 #: Seconds that a client may take to make room for an answer.
 _SEND_SECONDS = 1.0
-_DOMAIN = b"fractrain"
+_DOMAIN = "fractrain"
 _LOG = logging.getLogger(__name__)
 
 
@@ -137,11 +137,11 @@ class Server:
             self._socket.curve_publickey, self._socket.curve_secretkey = key_files.own(keys, key_files.SERVER)
             self._socket.curve_server = True
             # Who is let in is asked of the authenticator; if there were none, nobody would be.
-            self._socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN)
+            self._socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN.encode())
             self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
             self._authenticator = ThreadAuthenticator(self._context)
             self._authenticator.start()
-            self._authenticator.configure_curve(domain="*", location=str(key_files.clients(keys)))
+            self._authenticator.configure_curve(domain=_DOMAIN, location=str(key_files.clients(keys)))
         try:
             self._socket.bind(bind.endpoint)
         except zmq.ZMQError as error:

@@ -45,7 +45,7 @@ class Work:
             return refusal(request, RefusedError(Code.TIMEOUT, str(error)))
         except Exception as error:  # whatever a board may raise, the server goes on
             logging.getLogger(__name__).exception("the board failed at %s", request.kind.name)
-            return refusal(request, RefusedError(Code.BOARD, f"the board failed: {error or type(error).__name__}"))
+            return refusal(request, RefusedError(Code.BOARD, f"the board failed: {type(error).__name__} {error}"))
 
     def _do(self, request: Message) -> object:
         if request.kind == Kind.WRITE:
