@@ -129,7 +129,7 @@ def test_a_descriptor_may_not_ask_for_all_memory_of_the_server():
     huge = selftest.sound(RESERVED_BYTES)
     huge.samples = 65535
     with serving(most_elements=1 << 16) as name, opened(name) as board:
-        with pytest.raises(ValueError, match="descriptor 0 needs an array of .*, the server's limit is 65536"):
+        with pytest.raises(ValueError, match=r"descriptor 0 needs an array of .*, the server's limit is 65536"):
             board.run([huge])
         assert right(board)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import zmq
@@ -114,7 +114,7 @@ class RemoteBoard(MemoryBoard):
 
     def write(self, address: int, data: np.ndarray) -> None:
         self._check(address, data.nbytes)
-        raw = memoryview(np.ascontiguousarray(data).reshape(-1))
+        raw = np.ascontiguousarray(data).reshape(-1).data
         for at in range(0, len(raw), BLOCK_BYTES):
             block = raw[at : at + BLOCK_BYTES]
             self._do(Kind.WRITE, address + at, len(block), block)
@@ -143,7 +143,7 @@ class RemoteBoard(MemoryBoard):
                 batch = descriptors[first : first + RING_ENTRIES]
                 body = np.concatenate([descriptor.pack() for descriptor in batch])
                 try:
-                    self._do(Kind.RUN, 0, len(batch), memoryview(body))
+                    self._do(Kind.RUN, 0, len(batch), body.data)
                 except AcceleratorError as stopped:
                     raise AcceleratorError(stopped.code, first + stopped.index) from None
 
@@ -225,8 +225,8 @@ class RemoteBoard(MemoryBoard):
 
     def _end(self) -> str:
         """Why there is no connection."""
-        return _ENDS[recv_monitor_message(self._events)["event"]]
+        return _ENDS[zmq.Event(recv_monitor_message(self._events)["event"])]
 
-    def _lose(self, why: str) -> Any:
+    def _lose(self, why: str) -> NoReturn:
         self._lost = f"board {self.name!r} is out of reach: {why}"
         raise ConnectionError(self._lost)

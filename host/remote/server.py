@@ -117,7 +117,7 @@ class Server:
         except BaseException:
             self.close()
             raise
-        self.address = Address.parse(self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0"))
+        self.address = Address.parse(self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
 
     def _listen(self, bind: Address, keys: Path | None) -> None:
         milliseconds = int(1000 * self._heartbeat)

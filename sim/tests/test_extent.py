@@ -54,7 +54,7 @@ def offsets(access: Extent, extent: Extent) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_extents_hold_all_that_is_touched_and_no_more(rng, name):
-    config, seen = CONFIGS[name], {opcode: 0 for opcode in Opcode}
+    config, seen = CONFIGS[name], dict.fromkeys(Opcode, 0)
     fuzz = Fuzz(config, rng)
     for number in range(COUNT):
         if number % 20 == 0:
