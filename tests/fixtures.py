@@ -17,5 +17,7 @@ def rng(request) -> np.random.Generator:
 
 def pytest_configure(config) -> None:
     """Say once what to install, where every file would fail to import it."""
-    if missing := [name for name in ("cocotb", "cocotbext", "hypothesis", "array_api_strict") if not find_spec(name)]:
+    if missing := [
+        name for name in ("cocotb", "cocotbext", "hypothesis", "array_api_strict", "zmq") if not find_spec(name)
+    ]:
         raise pytest.UsageError(f"the tests need {', '.join(missing)}: python -m pip install -e '.[test]'")

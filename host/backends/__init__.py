@@ -27,11 +27,14 @@ def open_board(name: str, config: AcceleratorConfig | str | None = None, **optio
     Parameters
     ----------
     name : one of `board_names()`: `"golden"`, the numpy model; `"torch"`, the same products in PyTorch, on a CPU or
-        GPU; `"sim"`, the RTL compiled into a simulator; `"zynq"`, the FPGA beside this processor; ... Boards without
-        a clock report with `+cycles` after their name the accelerator's cycles by a model (`host.cycles.model`).
-    config : the accelerator, or the name of a preset; by default `"sim"`, and for `"zynq"` whatever the FPGA has.
+        GPU; `"sim"`, the RTL compiled into a simulator; `"zynq"`, the FPGA beside this processor;
+        `"tcp://HOST:PORT"`, a board that `python -m host.serve` runs there; ... Boards without a clock report with
+        `+cycles` after their name the accelerator's cycles by a model (`host.cycles.model`).
+    config : the accelerator, or the name of a preset; by default `"sim"`, and for `"zynq"` and `"tcp://..."`
+        whatever the hardware has.
     options : for `"golden"` `memory_bytes`; for `"torch"` `device`, by default `"cpu"`; for `"sim"` what
-        `sim.verilated.VerilatedTransport` takes (`waves`, `ddr`, ...); for `"zynq"` `cached`, `bitstream`, ...
+        `sim.verilated.VerilatedTransport` takes (`waves`, `ddr`, ...); for `"zynq"` `cached`, `bitstream`, ...; for
+        `"tcp://..."` `keys`, `patience` and `wait`.
 
     Raises
     ------
@@ -39,6 +42,8 @@ def open_board(name: str, config: AcceleratorConfig | str | None = None, **optio
         If there is no such board or preset.
     RuntimeError
         If its library, its tools or its device are missing.
+    ConnectionError
+        If there is no server there, or it does not let this client in.
     """
     backend = find(name)
     if config is None and not backend.built:
