@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--most-elements",
         type=int,
         metavar="N",
-        help="elements of the largest array that a descriptor may need (default: 2**24)",
+        help="elements of the largest array that a descriptor may need (default: 2**26)",
     )
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -82,7 +82,7 @@ class Stranger:
         self.socket.send_multipart(frames)
         while True:
             answer = Message.parse(self.socket.recv_multipart())
-            if answer.kind != Kind.BEAT:
+            if (answer.kind, answer.code) != (Kind.BEAT, Code.DONE):
                 break
         assert len(answer.body) <= max(TEXT_BYTES, BLOCK_BYTES)
         if answer.code != Code.DONE:

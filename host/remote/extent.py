@@ -79,7 +79,8 @@ def largest_array(config: AcceleratorConfig, d: Descriptor) -> int:
     lanes, positions = d.k_blocks * LANES, d.out_height * d.out_width
     own = d.samples if d.stationary_stride_n else 1
     image = pixels * (LANES if d.opcode == Opcode.FLAT else WORD_CHANNELS) << 2 * d.stuffed
-    image *= d.images if d.opcode == Opcode.WGRAD else 1
+    if d.opcode == Opcode.WGRAD:  # k blocks are parts of images
+        image = d.samples * d.images * d.height * d.width * WORD_CHANNELS
     return max(image, positions * lanes, own * lanes * rows, d.samples * positions * rows)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from host import bench_step
+from host.quantise import Precision
 from host.remote.extent import Extent, extents, largest_array, outside
+from host.remote.work import MOST_ELEMENTS
+from host.ring import RESERVED_BYTES
 from rtl.config import CHIP_BASE, LANES, WORD_CHANNELS
 from rtl.isa import Descriptor, Error, Flag, Opcode
 from sim import golden
@@ -110,6 +114,16 @@ def test_what_lies_outside(changes, error):
     config, d = CONFIGS["two managers"], sound(**changes)
     assert not check_fields(config, d)
     assert outside(config, 0x4000, 0x10000, d) == error
+
+
+def test_no_descriptor_of_a_training_step_is_refused():
+    config = CONFIGS["one manager"]
+    recorded = bench_step.record(config, "resnet8", (3, 32, 32), 128, Precision(8, 8))
+    for run in recorded.runs:
+        for d in run.descriptors:
+            assert not check_fields(config, d)
+            assert not outside(config, RESERVED_BYTES, 1 << 30, d)
+            assert largest_array(config, d) <= MOST_ELEMENTS
 
 
 def test_a_descriptor_may_ask_for_more_than_any_machine_has():
