@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"blocks of {BLOCK_BYTES >> 20} MiB, {BLOCKS} of them, and {ROUND_TRIPS} round trips; medians")
-    print_table(COLUMNS, rows)
+    print_table(COLUMNS, rows, sys.stdout)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
