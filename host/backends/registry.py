@@ -73,8 +73,9 @@ def register(backend: Backend) -> None:
 
 
 def board_names() -> tuple[str, ...]:
-    """The boards that can be opened."""
-    return tuple(sorted(backend.shown or name for name, backend in _BACKENDS.items()))
+    """The boards that can be opened: names, then the forms of those that have many."""
+    forms = sorted(backend.shown for backend in _BACKENDS.values() if backend.shown)
+    return (*sorted(name for name, backend in _BACKENDS.items() if not backend.shown), *forms)
 
 
 def find(name: str) -> Backend:
