@@ -15,6 +15,7 @@ from pathlib import Path
 
 from host.backends import find, open_board
 from host.backends.memory import MemoryBoard
+from host.backends.remote import MISSING
 from host.machine import default_preset
 from host.remote.address import Address
 from rtl.config import PRESETS, AcceleratorConfig
@@ -75,9 +76,7 @@ def _server():
     except ModuleNotFoundError as error:
         if error.name != "zmq":
             raise
-        raise RuntimeError(
-            "serving a board needs pyzmq, which is not installed: pip install 'fractrain-fpga[remote]'"
-        ) from None
+        raise RuntimeError(MISSING.format("serving a board")) from None
     return Server
 
 

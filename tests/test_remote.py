@@ -58,7 +58,7 @@ def right(board) -> bool:
 
 def test_training_on_digits_is_that_of_the_golden_board(tmp_path):
     """Checkpoint and metrics, bit for bit, with whole steps on the board; the server runs in another process."""
-    how = {"step": "device", "epochs": 1, "subset": "fraction=0.1/test=0.1", "batch": 32}
+    how = {"step": "device", "epochs": 1, "subset": "fraction=0.05/test=0.05", "batch": 16}
     with served_elsewhere() as (name, _):
         for board in ("golden", name):
             assert train(options("digits", tmp_path / board[:3], board=board, **how)) == 0
@@ -312,6 +312,16 @@ def test_it_is_listed_and_found_by_its_beginning():
     for wrong in ("tcp:", "http://10.0.0.1:99"):
         with pytest.raises(ValueError, match="unknown board"):
             find(wrong)
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch, capsys):
+    for module in ("host.remote.client", "host.remote.server"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "zmq", None)
+    with pytest.raises(RuntimeError, match=r"needs pyzmq, .*: pip install 'fractrain-fpga\[remote\]'"):
+        open_board("tcp://127.0.0.1:1")
+    assert serve(["--board", "golden"]) == 2
+    assert "serving a board needs pyzmq" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["tcp://", "tcp://host", "host:", ":99", "host:65536", "host:-1", "host:9x"])

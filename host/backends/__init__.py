@@ -29,7 +29,8 @@ def open_board(name: str, config: AcceleratorConfig | str | None = None, **optio
     name : one of `board_names()`: `"golden"`, the numpy model; `"torch"`, the same products in PyTorch, on a CPU or
         GPU; `"sim"`, the RTL compiled into a simulator; `"zynq"`, the FPGA beside this processor;
         `"tcp://HOST:PORT"`, a board that `python -m host.serve` runs there; `"sharded:A,B,..."`, several boards
-        as one; ... Boards without a clock report with `+cycles` after their name the accelerator's cycles by a model (`host.cycles.model`).
+        as one; ... Boards without a clock report with `+cycles` after their name the accelerator's cycles by a model
+        (`host.cycles.model`).
     config : the accelerator, or the name of a preset; by default `"sim"`, and for `"zynq"` and `"tcp://..."`
         whatever the hardware has.
     options : for `"golden"` `memory_bytes`; for `"torch"` `device`, by default `"cpu"`; for `"sim"` what

@@ -11,6 +11,7 @@ from host.board import Board
 from host.remote.address import PREFIX, Address
 from rtl.config import AcceleratorConfig
 
+MISSING = "{} needs pyzmq, which is not installed: pip install 'fractrain-fpga[remote]'"
 #: The environment variable that names the folder of a client's keys where nobody else does.
 KEYS = "FRACTRAIN_KEYS"
 
@@ -49,9 +50,7 @@ def _open(
     except ModuleNotFoundError as error:
         if error.name != "zmq":
             raise
-        raise RuntimeError(
-            f"board {name!r} needs pyzmq, which is not installed: pip install 'fractrain-fpga[remote]'"
-        ) from None
+        raise RuntimeError(MISSING.format(f"board {name!r}")) from None
     folder = keys or os.environ.get(KEYS)
     board = RemoteBoard(name, address, Path(folder) if folder else None, patience=patience, wait=wait)
     try:

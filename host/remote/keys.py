@@ -21,12 +21,12 @@ SERVER, CLIENT, CLIENTS = "server", "client", "clients"
 
 def make(folder: Path) -> None:
     """Make both pairs, and let that client in. Raises ValueError if there are keys already."""
-    (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
     for name in (SERVER, CLIENT):
         if (folder / f"{name}.key_secret").exists():
             raise ValueError(f"there is {folder / name}.key_secret already")
-        with _private():
+    with _private():
+        (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
+        for name in (SERVER, CLIENT):
             zmq.auth.create_certificates(folder, name)
     shutil.copy(folder / f"{CLIENT}.key", folder / CLIENTS / f"{CLIENT}.key")
 
