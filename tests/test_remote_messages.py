@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,10 @@ class Stranger:
         self._name = name
         self._connect()
 
-    def _connect(self) -> None:
+    def _connect(self, **options: int) -> None:
         self.socket = self._context.socket(zmq.DEALER)
+        for option, value in options.items():
+            self.socket.setsockopt(getattr(zmq, option), value)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, 30_000)
         self.socket.connect(self._name)
@@ -54,10 +57,10 @@ class Stranger:
         self.socket.close()
         self._context.term()
 
-    def again(self) -> None:
+    def again(self, **options: int) -> None:
         """With a new connection."""
         self.socket.close()
-        self._connect()
+        self._connect(**options)
 
     def open(self) -> None:
         """Lease the board; the one who had it before may be gone only just now."""
@@ -202,6 +205,21 @@ def test_a_message_that_is_too_large_ends_its_connection():
         stranger.socket.send_multipart([frames[0], bytes(FRAME_BYTES + 1)])
         with opened(name, wait=20) as board:
             assert right(board)
+
+
+@pytest.mark.slow
+def test_who_leaves_answers_lying_keeps_nobody_waiting():
+    with serving() as name, opened(name) as board, Stranger(name) as stranger:
+        stranger.again(RCVHWM=1, RCVBUF=4096)
+        slowest = 0.0
+        for _ in range(20):
+            for _ in range(5000):
+                stranger.socket.send_multipart(stranger.message(Kind.OPEN).frames())
+            started = time.monotonic()
+            board.counters()
+            slowest = max(slowest, time.monotonic() - started)
+        assert slowest < 0.9
+        assert right(board)
 
 
 def bad_message(rng: np.random.Generator, stranger: Stranger) -> list[bytes]:

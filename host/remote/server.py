@@ -246,9 +246,12 @@ class Server:
         return True
 
     def _send(self, peer: bytes, message: Message) -> None:
-        """Send it, if there is still somebody to take it; who holds the lease and does not loses it."""
+        """Send it, if there is still somebody to take it; who holds the lease and does not loses it. Nobody waits for
+        others who leave their answers lying.
+        """
+        flags = 0 if self._lease and self._lease.peer == peer else zmq.NOBLOCK
         try:
-            self._socket.send_multipart([peer, *message.frames()], copy=False)
+            self._socket.send_multipart([peer, *message.frames()], flags, copy=False)
         except zmq.ZMQError as error:
             self._gone(peer, error)
 
