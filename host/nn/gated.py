@@ -88,6 +88,8 @@ class Gated(Layer):
     ----------
     choice : option of each sample of the latest forward, (N,).
     costs : `host.nn.mixed.option_cp` of each option.
+    widest : the most expensive option.
+    order : numbers of the options, in the order in which their samples enter the block: skips last.
     """
 
     def __init__(
@@ -107,8 +109,8 @@ class Gated(Layer):
         self.share = share
         self.choice = np.zeros(0, np.int64)
         self.costs = [option_cp(option) for option in self.options]
-        self._widest = max(filter(None, self.options), key=option_cp)
-        self._order = sorted(range(len(self.options)), key=lambda k: _place(self.options[k]))
+        self.widest = max(filter(None, self.options), key=option_cp)
+        self.order = sorted(range(len(self.options)), key=lambda k: _place(self.options[k]))
 
     @property
     def block(self) -> Layer:
@@ -120,9 +122,7 @@ class Gated(Layer):
 
     def forward(self, x: Array, context: Context) -> Array:
         xp = array_namespace(x)
-        p = self.gate.forward(self.projection.forward(x, context), context)
-        self.choice = np.argmax(to_numpy(p), axis=1)  # of equal ones the first
-        route = self._route(p)
+        route = self._route(self.choose(x, context))
         x = xp.take(x, route.places, axis=0)
         changed = None
         if not isinstance(self.block, Residual):
@@ -136,18 +136,31 @@ class Gated(Layer):
             self._cache = route, changed if None in self.options else None
         return xp.take(y, route.back, axis=0)
 
+    def choose(self, x: Array, context: Context) -> Array:
+        """Set `choice` from the block's input, or its means as (N, C, 1, 1); the probabilities (N, options)."""
+        p = self.gate.forward(self.projection.forward(x, context), context)
+        self.choice = np.argmax(to_numpy(p), axis=1)  # of equal ones the first
+        return p
+
+    def teach(self, dmask: Array, context: Context) -> Array:
+        """Backward of `choose`: `dmask` (N, options) is what the block says of d loss / d mask, without the cost."""
+        xp = array_namespace(dmask)
+        costs = xp.asarray(self.costs, dtype=dmask.dtype, device=device(dmask))
+        dmask = dmask + context.cost_weight * self.share / dmask.shape[0] * costs
+        return self.projection.backward(self.gate.backward(dmask, context), context)
+
     def _route(self, p: Array) -> _Route:
         """The way that `choice` means; `p` (N, options) has the library and the dtype of the arrays to come."""
         xp = array_namespace(p)
-        order = np.argsort(np.argsort(self._order)[self.choice], kind="stable")
+        order = np.argsort(np.argsort(self.order)[self.choice], kind="stable")
         counts = np.bincount(self.choice, minlength=len(self.options))
-        runs = [(option, int(counts[k])) for k in self._order if counts[k] and (option := self.options[k])]
+        runs = [(option, int(counts[k])) for k in self.order if counts[k] and (option := self.options[k])]
         active = sum(count for _, count in runs)
         widths = [None if option is None else option.fw for option in self.options]
         body = _Part(tuple(runs), Probe(widths, xp.zeros_like(p[:active, :])))
         if active < len(order):
-            runs.append((self._widest, len(order) - active))
-        all_widths = [self._widest.fw if width is None else width for width in widths]
+            runs.append((self.widest, len(order) - active))
+        all_widths = [self.widest.fw if width is None else width for width in widths]
         shortcut = _Part(tuple(runs), Probe(all_widths, xp.zeros_like(p)))
         places, back = (xp.asarray(index, device=device(p)) for index in (order, np.argsort(order)))
         return _Route(places, back, active, body, shortcut)
@@ -171,10 +184,8 @@ class Gated(Layer):
             runs = xp.asarray([float(option is not None) for option in self.options], dtype=dy.dtype, device=device(dy))
             along = xp.sum(dy[: route.active, ...] * changed, axis=(1, 2, 3))
             dmask = _add_first(dmask, along[:, None] * runs)
-        costs = xp.asarray(self.costs, dtype=dy.dtype, device=device(dy))
-        dmask = xp.take(dmask, route.back, axis=0) + context.cost_weight * self.share / dy.shape[0] * costs
-        features = self.gate.backward(dmask, context)
-        return xp.take(dx, route.back, axis=0) + self.projection.backward(features, context)
+        above = self.teach(xp.take(dmask, route.back, axis=0), context)
+        return xp.take(dx, route.back, axis=0) + above
 
 
 class GatedNetwork(Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,13 +31,20 @@ class ArrayEngine(Engine):
 
     def __init__(self, board: Board, why: str = ""):
         super().__init__(board)
-        self.board, self.name = board, f"arrays of the host, as {why}" if why else "arrays of the host"
+        self.name = f"arrays of the host, as {why}" if why else "arrays of the host"
 
     def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
         return _tensor(self.board.place(codes.astype(np.int64)), bits, signed)
 
     def read(self, tensor: Tensor) -> np.ndarray:
         return to_numpy(_codes(tensor))
+
+    def gathered(self, tensors: Sequence[Tensor], places: np.ndarray) -> Tensor:
+        first = tensors[0]
+        codes = [_codes(each) for each in tensors]
+        xp = array_namespace(codes[0])
+        whole = codes[0] if len(codes) == 1 else xp.concat(codes)
+        return _tensor(xp.take(whole, xp.asarray(places, device=device(whole)), axis=0), first.bits, first.signed)
 
     def run(self, asked: VectorPass) -> Passed:
         with self.account.kind("passes"):

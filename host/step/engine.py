@@ -8,7 +8,7 @@ knows by their handles alone. Where these lie and what computes is an engine's: 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -155,6 +155,7 @@ class Engine(ABC):
 
     Attributes
     ----------
+    board : computes the products.
     account : what the host does of a step.
     """
 
@@ -162,7 +163,7 @@ class Engine(ABC):
     name: str
 
     def __init__(self, board: Board):
-        self.account = Account(board)
+        self.board, self.account = board, Account(board)
 
     @abstractmethod
     def write(self, codes: np.ndarray, bits: int, signed: bool) -> Tensor:
@@ -171,6 +172,13 @@ class Engine(ABC):
     @abstractmethod
     def read(self, tensor: Tensor) -> np.ndarray:
         """The numbers of a tensor, int64."""
+
+    @abstractmethod
+    def gathered(self, tensors: Sequence[Tensor], places: np.ndarray) -> Tensor:
+        """The samples of tensors of one kind, one after the other, in the order of their numbers `places`, int64 (N,).
+
+        Nothing is moved: passes find them where they lie, and nothing else reads such a tensor.
+        """
 
     @abstractmethod
     def run(self, asked: VectorPass) -> Passed:

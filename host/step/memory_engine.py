@@ -8,7 +8,7 @@ products come first, as they are the widest and gone after the next pass: stored
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from weakref import WeakKeyDictionary, finalize
@@ -24,11 +24,12 @@ from host.plan.plan import Plan, Spec
 from host.step import lowering
 from host.step.arrange import arranged_shape
 from host.step.engine import Engine, Measured, Passed, Tensor, VectorPass
+from host.step.gathered import gather, neighbours, part, regions
 from host.step.gradient import Operand, WeightGradient
 from host.step.network import Normed
-from host.step.passes import descriptor, pack_coefficients, sums_bytes, unpack_sums
+from host.step.passes import descriptor, is_of_samples, pack_coefficients, sums_bytes, unpack_sums
 from host.step.places import Place, digit_place, plane_strides, result_strides
-from host.step.rules import U_BITS, Coefficients, Statistics
+from host.step.rules import U_BITS, Coefficients, Statistics, joined
 from host.step.submission import Submission
 from rtl.config import BEAT_BYTES, BEAT_WORDS, CHIP_BASE, TAPS, WORD_CHANNELS
 from rtl.isa import Order, Source
@@ -64,6 +65,9 @@ class MemoryEngine(Engine):
         raw = self._raw(tensor)[: n * tensor.held.stride_n]
         codes = unpack_stream(raw, (n, height, width, channels), stored, tensor.signed)
         return codes.transpose(0, 3, 1, 2) >> (stored - tensor.bits)
+
+    def gathered(self, tensors: Sequence[Tensor], places: np.ndarray) -> Tensor:
+        return gather(tensors, places)
 
     def run(self, asked: VectorPass) -> Passed:
         take = self._take if asked.kept else self._take_stored
@@ -106,21 +110,42 @@ class MemoryEngine(Engine):
         coefficients = self._take(raw.nbytes)
         self._board.put(coefficients.address, raw)
         with self.account.kind("descriptors"):
-            sums = self._take(sums_bytes(asked))
+            parts = list(neighbours(asked))
+            ends = np.cumsum([self._aligned(sums_bytes(each)) for _, _, each in parts]).tolist()
+            sums = self._take(ends[-1])
             given = (asked.u, asked.v, asked.mask, asked.sums)
-            reads = [tensor.held.region for tensor in given if isinstance(tensor, Tensor)]
+            reads = [region for tensor in given if isinstance(tensor, Tensor) for region in regions(tensor)]
             writes = [tensor.held.region for tensor in (codes, mask) if tensor]
-            work = descriptor(asked, coefficients, sums, codes, mask)
-            self._work.add([work], [coefficients, *reads], [sums, *writes])
+            sample = raw.nbytes // asked.shape[0] if is_of_samples(asked) else 0
+            work = [
+                descriptor(
+                    each,
+                    coefficients.address + start * sample,
+                    sums.address + place,
+                    codes and part(codes, start, stop),
+                    mask and part(mask, start, stop),
+                )
+                for (start, stop, each), place in zip(parts, [0, *ends], strict=False)
+            ]
+            self._work.add(work, [coefficients, *reads], [sums, *writes])
             self._board.memory.release(coefficients)
             # Not of `asked` itself: what was read is not to stay until somebody wants the sums.
-            measured = Measured(partial(self._found, sums, asked.shape[1], asked.each_sample))
+            sizes = [sums_bytes(each) for _, _, each in parts]
+            measured = Measured(partial(self._found, sums, sizes, asked.shape[1], asked.each_sample))
             finalize(measured, self._board.memory.release, sums)
         return measured
 
-    def _found(self, sums: Region, channels: int, each_sample: bool) -> tuple[Statistics, int]:
+    def _aligned(self, nbytes: int) -> int:
+        burst = self._board.target.burst_bytes
+        return ceil_div(nbytes, burst) * burst
+
+    def _found(self, sums: Region, sizes: list[int], channels: int, each_sample: bool) -> tuple[Statistics, int]:
         self._work.run()
-        return unpack_sums(self._board.get(sums.address, sums.nbytes), channels, each_sample)
+        raw, start, found = self._board.get(sums.address, sums.nbytes), 0, []
+        for size in sizes:
+            found.append(unpack_sums(raw[start : start + size], channels, each_sample))
+            start += self._aligned(size)
+        return joined([stats for stats, _ in found], each_sample), sum(clipped for _, clipped in found)
 
     def measure(self, tensor: Tensor, x: Tensor) -> Measured:
         return self.run(VectorPass(_SAME, (1 << tensor.bits) - 1, tensor, sums=x, stored=False)).measured

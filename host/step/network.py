@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from host.nn.gate import Gate
+from host.nn.gated import Gated, GatedNetwork
 from host.nn.float_layers import BatchNorm2d, GlobalAvgPool2d, ReLU
 from host.nn.layers import Conv2d, Layer, Linear, Residual, Sequential
 from host.nn.products import Convolution
@@ -55,11 +57,13 @@ class Block:
     body : its convolutions, one at least.
     adds : whether there is a sum.
     shortcut : its convolution; None for the identity, or without a sum.
+    gated : what chooses the precision of its samples, if they have their own.
     """
 
     body: tuple[Normed, ...]
     adds: bool = False
     shortcut: Normed | None = None
+    gated: Gated | None = None
 
     @property
     def name(self) -> str:
@@ -70,6 +74,18 @@ class Block:
         """Whether its input itself is added."""
         return self.adds and self.shortcut is None
 
+    @property
+    def skips(self) -> bool:
+        """Whether samples may leave the body out."""
+        return self.gated is not None and None in self.gated.options
+
+    def widest(self, scheduled: Precision) -> Precision:
+        """The precision whose operands hold those of all samples, when the schedule says `scheduled`."""
+        if self.gated is None:
+            return scheduled
+        options = [option for option in self.gated.options if option]
+        return Precision(max(each.fw for each in options), max(each.bw for each in options), options[0].weight_bits)
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -77,6 +93,7 @@ class Network:
 
     blocks: tuple[Block, ...]
     head: Linear
+    gate: Gate | None = None
 
     @classmethod
     def of(cls, model: Layer) -> Network:
@@ -102,17 +119,20 @@ class _Reader:
 
     def __init__(self, model: Layer):
         self._count = 0
-        if not isinstance(model, Sequential):
+        if not isinstance(model, Sequential | GatedNetwork):
             raise _unknown("the model", model, "a sequence of layers")
-        layers = list(model.children.items())
+        gate = model.gate if isinstance(model, GatedNetwork) else None
+        layers = [(name, layer) for name, layer in model.children.items() if layer is not gate]
         blocks = []
-        while layers and isinstance(layers[0][1], Conv2d | Residual):
-            name, layer = layers[0]
+        while layers and isinstance(layers[0][1], Conv2d | Residual | Gated):
+            (name, layer), gated = layers[0], None
+            if isinstance(layer, Gated):
+                name, layer, gated = f"{name}.block", layer.block, layer
             if isinstance(layer, Residual):
-                blocks.append(self._residual(name, layer))
+                blocks.append(self._residual(name, layer, gated))
                 layers = layers[1:]
             else:
-                blocks.append(Block((self._normed(layers, ""),)))
+                blocks.append(Block((self._normed([(name, layer), *layers[1:]], ""),), gated=gated))
                 layers = layers[2:]
             _expect(layers, 0, ReLU, name)
             layers = layers[1:]
@@ -122,16 +142,16 @@ class _Reader:
             raise _unknown(*(layers[2:] or layers)[0], "convolutions, pooling and one linear layer")
         if blocks[0].adds or not blocks[0].body[0].conv.first:
             raise _unknown(*next(iter(model.children.items())), "a convolution of the image")
-        self.network = Network(tuple(blocks), head)
+        self.network = Network(tuple(blocks), head, gate)
 
-    def _residual(self, name: str, layer: Residual) -> Block:
+    def _residual(self, name: str, layer: Residual, gated: Gated | None) -> Block:
         body = self._chain(f"{name}.body.", layer.body)
         if layer.shortcut is None:
-            return Block(body, adds=True)
+            return Block(body, adds=True, gated=gated)
         around = self._chain(f"{name}.shortcut.", layer.shortcut)
         if len(around) != 1:
             raise ValueError(f"--step device knows shortcuts of one convolution, {name} has {len(around)}")
-        return Block(body, adds=True, shortcut=around[0])
+        return Block(body, adds=True, shortcut=around[0], gated=gated)
 
     def _chain(self, prefix: str, layer: Layer) -> tuple[Normed, ...]:
         """Convolutions with batch norm, and ReLUs between them."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from host.plan.memory import Region
 from host.step.engine import Sums, Tensor, VectorPass
 from host.step.places import Place, blocks
-from host.step.rules import Coefficients, Statistics
+from host.step.rules import Statistics
 from rtl.config import WORD_CHANNELS
 from rtl.isa import Descriptor, Opcode, Pass, Sink, Source
 from rtl.vector_block import COEFFICIENTS_BYTES, SUMS_BYTES
@@ -16,11 +15,11 @@ _WORD = (1 << 32) - 1
 
 
 def descriptor(
-    asked: VectorPass, coefficients: Region, sums: Region, codes: Tensor | None, mask: Tensor | None
+    asked: VectorPass, coefficients: int, sums: int, codes: Tensor | None, mask: Tensor | None
 ) -> Descriptor:
-    """The pass, with its results at `codes` and a ReLU's mask at `mask`."""
+    """The pass, with its coefficients and sums at such addresses, its results at `codes`, a ReLU's mask at `mask`."""
     n, channels, height, width = asked.shape
-    apart = asked.each_sample or _is_of_samples(asked.k)
+    apart = is_of_samples(asked)
     controls = Pass.SUMS | Pass.EACH_SAMPLE * apart | Pass.SQUARES * (asked.sums is Sums.SQUARES)
     controls |= Pass.RELU * asked.relu | Pass.MASKED * (asked.mask is not None)
     controls |= Pass.STOCHASTIC * (asked.noise is not None)
@@ -42,9 +41,9 @@ def descriptor(
         k_blocks=blocks(channels),
         height=height,
         width=width,
-        vector_coefficients=coefficients.address,
+        vector_coefficients=coefficients,
         vector_coefficients_stride=blocks(channels) * WORD_CHANNELS * COEFFICIENTS_BYTES if apart else 0,
-        vector_sums=sums.address,
+        vector_sums=sums,
         vector_raised=asked.raised,
         vector_top=asked.top,
         vector_shift=asked.k.shift,
@@ -66,7 +65,7 @@ def _tensor(name: str, tensor: Tensor | None) -> dict[str, int]:
     place: Place = tensor.held
     planes = tensor.bits if place.source == Source.PLANES else 0
     values = {
-        "base": place.region.address,
+        "base": place.address,
         "stride_n": place.stride_n,
         "stride_c": place.stride_c,
         "stride_y": place.stride_y,
@@ -95,7 +94,7 @@ def _noise(asked: VectorPass) -> dict[str, int]:
 def pack_coefficients(asked: VectorPass) -> np.ndarray:
     """uint8; those of channels that fill the last block are zero."""
     n, channels = asked.shape[:2]
-    groups = n if asked.each_sample or _is_of_samples(asked.k) else 1
+    groups = n if is_of_samples(asked) else 1
     raw = np.zeros((groups, blocks(channels) * WORD_CHANNELS, 2), "<i8")
     halves = raw.view("<i4")
     halves[:, :channels, 0], halves[:, :channels, 1], raw[:, :channels, 1] = asked.k.a, asked.k.c, asked.k.b
@@ -105,7 +104,7 @@ def pack_coefficients(asked: VectorPass) -> np.ndarray:
 def sums_bytes(asked: VectorPass) -> int:
     """Bytes of the sums, and of the number that was clipped."""
     n, channels = asked.shape[:2]
-    groups = n if asked.each_sample or _is_of_samples(asked.k) else 1
+    groups = n if is_of_samples(asked) else 1
     return groups * blocks(channels) * WORD_CHANNELS * SUMS_BYTES + 8
 
 
@@ -120,5 +119,6 @@ def unpack_sums(raw: np.ndarray, channels: int, each_sample: bool) -> tuple[Stat
     return Statistics(*each), int(raw[-8:].view("<u8")[0])
 
 
-def _is_of_samples(k: Coefficients) -> bool:
-    return any(np.ndim(each) == 2 for each in (k.a, k.c, k.b))
+def is_of_samples(asked: VectorPass) -> bool:
+    """Whether every sample has coefficients and sums of its own."""
+    return asked.each_sample or any(np.ndim(each) == 2 for each in (asked.k.a, asked.k.c, asked.k.b))

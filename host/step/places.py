@@ -13,7 +13,7 @@ from rtl.isa import Sink, Source
 
 
 class Place(NamedTuple):
-    """A tensor (N, C, H, W) in a region, from its first byte on.
+    """A tensor (N, C, H, W) in a region.
 
     Attributes
     ----------
@@ -22,6 +22,7 @@ class Place(NamedTuple):
     dropped : lowest bits of such results that do not count.
     parts, stride_parts : of such results, which are to be added up, and the bytes from one to the next.
     sink : bit-planes, or digits, which no pass reads.
+    first : number of the first sample in the region.
     """
 
     region: Region
@@ -33,6 +34,12 @@ class Place(NamedTuple):
     sink: Sink = Sink.PLANES
     parts: int = 1
     stride_parts: int = 0
+    first: int = 0
+
+    @property
+    def address(self) -> int:
+        """Of the first sample."""
+        return self.region.address + self.first * self.stride_n
 
 
 def blocks(channels: int) -> int:

@@ -14,6 +14,7 @@ channel, and give equal numbers in each. What exceeds an operand's width raises 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -145,6 +146,16 @@ def statistics(q: Array, x: Array | int | None = None, *, each_sample: bool = Fa
     check("sum of a channel", found.sums, SUM_BITS)
     check("sum of products of a channel", found.products, SUM_BITS)
     return found
+
+
+def joined(parts: Sequence[Statistics], each_sample: bool) -> Statistics:
+    """The statistics of successive samples: those of each one after the other, or of all."""
+    if len(parts) == 1:
+        return parts[0]
+    sums, products, low, high = (np.stack(each) if not each_sample else np.concatenate(each) for each in zip(*parts))
+    if each_sample:
+        return Statistics(sums, products, low, high)
+    return Statistics(sums.sum(axis=0), products.sum(axis=0), low.min(axis=0), high.max(axis=0))
 
 
 def check(name: str, values: Array, bits: int) -> None:
