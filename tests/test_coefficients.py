@@ -118,17 +118,19 @@ def test_batch_norm_backward_is_that_of_floating_point_within_a_step(rng, stored
     dz_unit = 3e-4
     expected = layer.backward(dz * dz_unit, CONTEXT)
     top = (1 << (bits - 1)) - 1
-    found = norm_gradient(norm, rules.statistics(dz, y), dz_unit, stats, unit, count, top)
+    seen = rules.statistics(dz, y)
+    found = norm_gradient(norm, seen, dz_unit, unit, count)
+    k, scale = found.rounded(seen, dz_unit, stats, unit, top)
     np.testing.assert_allclose(found.gain, layer.grads["gain"], rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(found.offset, layer.grads["offset"], rtol=1e-9, atol=1e-12)
     noisy = noise(noise_key(1), y.shape, like=y)
-    passed = rules.lane(found.coefficients, dz, y, low=-top, high=top, noise=noisy)
-    error = passed.codes - expected / found.scale
+    passed = rules.lane(k, dz, y, low=-top, high=top, noise=noisy)
+    error = passed.codes - expected / scale
     assert np.max(np.abs(error)) <= 1 + 2.0**-6
     assert abs(np.mean(error)) < 5 / np.sqrt(12 * error.size)  # no bias
     true = np.max(np.abs(expected))
-    assert true <= found.scale * top * (1 + 1e-9)
-    assert found.scale * top <= 1.5 * true
+    assert true <= scale * top * (1 + 1e-9)
+    assert scale * top <= 1.5 * true
 
 
 @pytest.mark.parametrize("value", [0, 5])
@@ -138,8 +140,9 @@ def test_of_a_gradient_that_is_the_same_everywhere_nothing_is_left(stored, value
     stats, count, norm = normed(y, unit, layer)
     dz = np.zeros_like(y)
     dz[:, 2] = value
-    found = norm_gradient(norm, rules.statistics(dz, y), 1e-4, stats, unit, count, 127)
-    assert found.scale == pytest.approx(1e-4 * np.max(np.abs(norm.slope)) * 2.0**-12)
+    seen = rules.statistics(dz, y)
+    k, scale = norm_gradient(norm, seen, 1e-4, unit, count).rounded(seen, 1e-4, stats, unit, 127)
+    assert scale == pytest.approx(1e-4 * np.max(np.abs(norm.slope)) * 2.0**-12)
     noisy = noise(noise_key(1), y.shape, like=y)
-    codes = rules.lane(found.coefficients, dz, y, low=-127, high=127, noise=noisy).codes
+    codes = rules.lane(k, dz, y, low=-127, high=127, noise=noisy).codes
     assert np.max(np.abs(codes)) <= (value > 0)

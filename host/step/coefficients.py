@@ -6,7 +6,9 @@ of two for each channel; all others are real numbers. Formulas: docs/numerics.md
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -107,40 +109,65 @@ def moments(stats: Statistics, count: int, unit: np.ndarray) -> tuple[np.ndarray
     return mean * unit, np.maximum(stats.products / count - mean * mean, 0) * unit**2
 
 
+def combined(parts: Sequence[Statistics], units: Sequence[Any], products: Sequence[Any]) -> Statistics:
+    """The statistics of all parts (C,), in the units of the first; those of one part are taken as they are.
+
+    Parameters
+    ----------
+    parts : statistics, (C,) or of each sample.
+    units, products : of each part, what a code and what a product of codes stand for, () or (C,).
+    """
+    parts = [_of_all(part) for part in parts]
+    if len(parts) == 1:
+        return parts[0]
+    ratios = [unit / units[0] for unit in units]
+    sums, low, high = (
+        [getattr(part, name) * ratio for part, ratio in zip(parts, ratios, strict=True)]
+        for name in ("sums", "low", "high")
+    )
+    crossed = [part.products * (unit / products[0]) for part, unit in zip(parts, products, strict=True)]
+    return Statistics(sum(sums), sum(crossed), np.min(low, axis=0), np.max(high, axis=0))
+
+
+def _of_all(stats: Statistics) -> Statistics:
+    """(C,) of (N, C)."""
+    if stats.sums.ndim == 1:
+        return stats
+    return Statistics(stats.sums.sum(axis=0), stats.products.sum(axis=0), stats.low.min(axis=0), stats.high.max(axis=0))
+
+
 @dataclass(frozen=True)
 class NormGradient:
-    """Batch norm backward: the gradients of its parameters, and how that of its input is computed.
+    """Batch norm backward: the gradients of its parameters, float64 (C,), and what `rounded` needs of all samples."""
 
-    Attributes
-    ----------
-    gain, offset : gradients, float64 (C,).
-    coefficients : of dz and y, to codes of the gradient at y.
-    scale : real value of such a code.
-    """
-
+    norm: Norm
     gain: np.ndarray
     offset: np.ndarray
-    coefficients: Coefficients
-    scale: float
+    count: int
+
+    def rounded(
+        self, dz: Statistics, dz_unit: float, y: Statistics, y_unit: np.ndarray, top: int
+    ) -> tuple[Coefficients, float]:
+        """How the gradient at y is computed of dz and y, for samples of which these are the statistics; its unit.
+
+        The gradient is dy = slope (dz - mean(dz) - x mean(dz x)) of the normalised x = (y - mean) inverse. Its range is
+        the tight bound that the extremes of dz and x give; `top` is the code at its end.
+        """
+        norm = self.norm
+        along_one, along_x = self.offset / self.count, self.gain / self.count
+        reach = np.maximum(np.abs(dz.low * dz_unit - along_one), np.abs(dz.high * dz_unit - along_one))
+        x_ends = [np.abs(code * y_unit - norm.mean) for code in (y.low, y.high)]
+        bound = float(np.max(np.abs(norm.slope) * (reach + np.abs(along_x) * np.maximum(*x_ends) * norm.inverse)))
+        # A gradient that is the same everywhere leaves nothing but rounding errors, far below a step of dz.
+        least = dz_unit * float(np.max(np.abs(norm.slope))) * _LEAST_STEP
+        scale = max(bound / top, least) or 1.0
+        falling = norm.slope * along_x * norm.inverse
+        beta = falling * norm.mean - norm.slope * along_one
+        return fit(norm.slope * dz_unit / scale, -falling * y_unit / scale, beta / scale), scale
 
 
-def norm_gradient(
-    norm: Norm, dz: Statistics, dz_unit: float, y: Statistics, y_unit: np.ndarray, count: int, top: int
-) -> NormGradient:
-    """From the statistics of dz, with products dz y, and of y: see `NormGradient`.
-
-    The gradient is dy = slope (dz - mean(dz) - x mean(dz x)) of the normalised x = (y - mean) inverse. Its range is the
-    tight bound that the extremes of dz and x give; `top` is the code at its end.
-    """
+def norm_gradient(norm: Norm, dz: Statistics, dz_unit: float, y_unit: np.ndarray, count: int) -> NormGradient:
+    """From the statistics of dz of all samples, with products dz y."""
     offset = dz.sums * dz_unit
     gain = norm.inverse * (dz.products * dz_unit * y_unit - norm.mean * offset)
-    along_one, along_x = offset / count, gain / count
-    reach = np.maximum(np.abs(dz.low * dz_unit - along_one), np.abs(dz.high * dz_unit - along_one))
-    x_ends = [np.abs(code * y_unit - norm.mean) for code in (y.low, y.high)]
-    bound = float(np.max(np.abs(norm.slope) * (reach + np.abs(along_x) * np.maximum(*x_ends) * norm.inverse)))
-    # A gradient that is the same everywhere leaves nothing but rounding errors, far below a step of dz.
-    least = dz_unit * float(np.max(np.abs(norm.slope))) * _LEAST_STEP
-    scale = max(bound / top, least) or 1.0
-    falling = norm.slope * along_x * norm.inverse
-    beta = falling * norm.mean - norm.slope * along_one
-    return NormGradient(gain, offset, fit(norm.slope * dz_unit / scale, -falling * y_unit / scale, beta / scale), scale)
+    return NormGradient(norm, gain, offset, count)

@@ -5,23 +5,24 @@ The host computes coefficients, the head with softmax and loss, and the update o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from host.arrays import Array, to_numpy
 from host.board import Board
 from host.nn.float_layers import softmax_cross_entropy
-from host.nn.layers import Layer
+from host.nn.layers import Context, Layer
 from host.nn.optim import SGD
 from host.quantise import Precision, quantise
 from host.step.account import Work
-from host.step.backward import Backward
+from host.step.backward import Backward, NormGrads
 from host.step.choice import engine_for
 from host.step.forward import Forward
+from host.step.gates import Gates
 from host.step.network import Network
 from host.step.noise import Key, noise_key
-from host.step.tensors import MOST_BW, MOST_FW, Activation, Part, Shared, Storage
+from host.step.tensors import MOST_BW, MOST_FW, Activation, Part, Shared, Spread, Storage
 from host.step.weights import Weights
 from host.training.micro import pieces
 
@@ -66,22 +67,37 @@ class DeviceStep:
         """Begin with the weights that the model has got."""
         self.weights = Weights(self.network, self.shared, self.weights.momentum)
 
-    def gradients(self, images: np.ndarray, labels: np.ndarray, precision: Precision) -> tuple[float, np.ndarray]:
-        """Forward and backward of a batch: its mean loss, and the logits, float64 (N, classes)."""
+    def gradients(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        precision: Precision,
+        cost_weight: Callable[[], float] = lambda: 0.0,
+    ) -> tuple[float, np.ndarray]:
+        """Forward and backward of a batch: its mean loss, and the logits, float64 (N, classes).
+
+        Where samples choose, `cost_weight` is asked after forward for the weight of what they cost, for each percent.
+        """
         _check(precision)
         with self.engine.account.step():
-            return self._gradients(images, labels, precision)
+            return self._gradients(images, labels, precision, cost_weight)
 
-    def _gradients(self, images: np.ndarray, labels: np.ndarray, precision: Precision) -> tuple[float, np.ndarray]:
+    def _gradients(
+        self, images: np.ndarray, labels: np.ndarray, precision: Precision, cost_weight: Callable[[], float]
+    ) -> tuple[float, np.ndarray]:
         samples = len(labels)
         sizes = pieces(samples, self.micro_batch)
-        backward = Backward(self.shared, self.weights, precision)
+        if self.network.gate and len(sizes) > 1:
+            raise ValueError("a network with gates takes a batch as a whole, without --micro-batch")
+        grads: NormGrads = {}
         head, first, loss, logits = _Head(self.network), 0, 0.0, []
         for number, size in enumerate(sizes):
             part = Part(number, len(sizes), first, size, samples, self.key)
             chosen = slice(first, first + size)
             forward = self._forward(precision, training=True, share=part.share)
             features, passages = forward.run(self._image(images[chosen], precision))
+            gates = Gates(self.engine, Context(self.engine.board, precision, cost_weight=cost_weight()))
+            backward = Backward(self.shared, self.weights, precision, gates, grads)
             with self.engine.account.kind("head"):
                 logits.append(head.logits(features))
                 own, gradient = softmax_cross_entropy(logits[-1], labels[chosen])
@@ -90,7 +106,9 @@ class DeviceStep:
             loss += own * part.share
             first += size
         for normed in self.network.convolutions:
-            normed.norm.grads = dict(zip(("gain", "offset"), backward.grads[normed.name], strict=True))
+            zeros = np.zeros(normed.kernel[0])  # nobody went through it
+            found = grads.get(normed.name, (zeros, zeros))
+            normed.norm.grads = dict(zip(("gain", "offset"), found, strict=True))
         self.network.head.grads = head.grads
         self.shared.ranges.commit()
         return loss, np.concatenate(logits)
@@ -113,7 +131,7 @@ class DeviceStep:
         with self.engine.account.kind("image"):
             rounded = quantise(images, first.precision(precision).fw, signed=True)
             codes = self.engine.write(to_numpy(rounded.codes), rounded.bits, True)
-        return Activation(codes, 0, float(rounded.scale))
+        return Activation(Spread([np.arange(len(images))], [codes]), 0, float(rounded.scale))
 
     def publish(self) -> None:
         """Bring the model's arrays up to date with what has been trained."""

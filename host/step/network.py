@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from host.nn.float_layers import BatchNorm2d, GlobalAvgPool2d, ReLU
 from host.nn.gate import Gate
 from host.nn.gated import Gated, GatedNetwork
-from host.nn.float_layers import BatchNorm2d, GlobalAvgPool2d, ReLU
 from host.nn.layers import Conv2d, Layer, Linear, Residual, Sequential
 from host.nn.products import Convolution
 from host.quantise import Precision

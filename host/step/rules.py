@@ -152,7 +152,9 @@ def joined(parts: Sequence[Statistics], each_sample: bool) -> Statistics:
     """The statistics of successive samples: those of each one after the other, or of all."""
     if len(parts) == 1:
         return parts[0]
-    sums, products, low, high = (np.stack(each) if not each_sample else np.concatenate(each) for each in zip(*parts))
+    sums, products, low, high = (
+        np.stack(each) if not each_sample else np.concatenate(each) for each in zip(*parts, strict=True)
+    )
     if each_sample:
         return Statistics(sums, products, low, high)
     return Statistics(sums.sum(axis=0), products.sum(axis=0), low.min(axis=0), high.max(axis=0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from host.qtensor import code_range
-from host.step.coefficients import Norm
+from host.quantise import Precision
+from host.step.coefficients import Norm, combined
 from host.step.engine import Engine, Measured, Tensor
 from host.step.network import Block, Normed
 from host.step.noise import Key
@@ -95,9 +96,54 @@ class Factor:
     top: int
 
 
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Samples of a micro-batch that go through a block at one precision.
+
+    Attributes
+    ----------
+    places : their numbers, rising, int64.
+    precision : of their operands.
+    enters : whether they go through the block's body, and not past it.
+    before : samples of the runs before, for noise.
+    """
+
+    places: np.ndarray
+    precision: Precision
+    enters: bool = True
+    before: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """A tensor of a micro-batch, or of some of its samples, in parts of one kind.
+
+    Attributes
+    ----------
+    places : numbers of the samples of each part.
+    """
+
+    places: list[np.ndarray]
+    tensors: list[Tensor]
+
+    @property
+    def bits(self) -> int:
+        return self.tensors[0].bits
+
+    def of(self, engine: Engine, places: np.ndarray) -> Tensor:
+        """The samples of such numbers."""
+        for own, tensor in zip(self.places, self.tensors, strict=True):
+            if np.array_equal(own, places):
+                return tensor
+        order = np.concatenate(self.places)
+        numbers = np.zeros(int(np.max(order)) + 1, np.int64)
+        numbers[order] = np.arange(len(order))
+        return engine.gathered(self.tensors, numbers[places])
+
+
 @dataclass
 class Activation:
-    """What a ReLU gave, or the image.
+    """What the ReLU behind a block gave, or the image: the same format for all samples, whatever they chose.
 
     An activation of `guard` bits more than its operand is stored with half a step of the operand added, so that its
     upper bits are the operand, rounded to nearest.
@@ -107,15 +153,15 @@ class Activation:
     codes : (N, C, H, W); the image's are signed.
     guard : bits below the operand.
     unit : real value of code 1.
-    mask : where the ReLU's input was positive; the image has none.
-    measured : sums and ends of the codes; the image has none.
+    masks : where the ReLU's input was positive; the image has none.
+    measured : of each part sums and ends of the codes; the image has none.
     """
 
-    codes: Tensor
+    codes: Spread
     guard: int
     unit: float
-    mask: Tensor | None = None
-    measured: Measured | None = None
+    masks: Spread | None = None
+    measured: list[Measured] = field(default_factory=list)
 
     @property
     def raised(self) -> int:
@@ -123,21 +169,22 @@ class Activation:
         return raised(self.guard)
 
     @property
-    def found(self) -> Measured:
-        """What the pass that stored it has found."""
-        assert self.measured is not None, "nobody has measured the image"
-        return self.measured
+    def pixels(self) -> int:
+        """Of a sample's channel."""
+        _, _, height, width = self.codes.tensors[0].shape
+        return height * width
 
     @property
     def high(self) -> np.ndarray:
         """Largest real value of each channel, float64 (C,)."""
-        return highest(self.found, self.raised, self.unit)
+        return np.max([highest(each, self.raised, self.unit) for each in self.measured], axis=0)
 
-    def operand(self, engine: Engine) -> Factor:
-        """As a convolution reads it."""
-        codes = engine.upper(self.codes, self.guard)
-        top = max(abs(end) for end in code_range(codes.bits, codes.signed))
-        return Factor(codes, self.unit * (1 << self.guard), top)
+    def means(self) -> np.ndarray:
+        """Real values (N, C) of an activation that was measured for each sample."""
+        sums = np.concatenate([each.stats.sums for each in self.measured])
+        if len(self.measured) > 1:
+            sums = sums[np.argsort(np.concatenate(self.codes.places))]
+        return (sums / self.pixels - self.raised) * self.unit
 
 
 def raised(guard: int) -> int:
@@ -152,44 +199,84 @@ def highest(measured: Measured, raised: int, unit: float) -> np.ndarray:
 
 
 @dataclass
-class Result:
-    """A convolution's result y as it is stored, its operands for backward, and once its statistics are there the norm.
+class Piece:
+    """A run's part of a convolution's result.
 
     Attributes
     ----------
+    x : what was multiplied.
+    codes : results as they are stored.
     unit : real values of code 1, float64 (C,).
     measured : sums of the codes and of their squares.
+    mask : where the ReLU behind it was positive; None behind the last convolution of a block.
     """
 
-    of: Normed
+    run: Run
     x: Factor
-    w: Factor
     codes: Tensor
     unit: np.ndarray
     measured: Measured
-    norm: Norm = field(init=False)
+    mask: Tensor | None = None
 
     @property
     def stats(self) -> Statistics:
         return self.measured.stats
 
+
+@dataclass
+class Result:
+    """A convolution's result y, with its operands for backward, and once its statistics are there the norm.
+
+    No piece: no sample of the micro-batch went through the block.
+    """
+
+    of: Normed
+    w: Factor
+    pieces: list[Piece]
+    norm: Norm = field(init=False)
+
+    @property
+    def unit(self) -> np.ndarray:
+        """That `stats` have, of code 1."""
+        return self.pieces[0].unit
+
+    @cached_property
+    def stats(self) -> Statistics:
+        """Of all pieces."""
+        units = [piece.unit for piece in self.pieces]
+        return combined([piece.stats for piece in self.pieces], units, [unit * unit for unit in units])
+
     @property
     def count(self) -> int:
         """Elements of a channel."""
-        n, _, height, width = self.codes.shape
-        return n * height * width
+        samples = sum(len(piece.run.places) for piece in self.pieces)
+        _, _, height, width = self.pieces[0].codes.shape
+        return samples * height * width
+
+    @property
+    def reach(self) -> float:
+        """Largest real value behind the norm."""
+        return float(np.max(self.norm.ends(self.stats, self.unit)))
+
+    def piece(self, run: Run) -> Piece | None:
+        """That of a run, if its samples went this way."""
+        return next((piece for piece in self.pieces if piece.run is run), None)
 
 
 @dataclass
 class Gradient:
-    """A gradient dz at a batch norm's result, or one that is to be added to another: codes * unit.
+    """Samples' part of a gradient dz at a batch norm's result, or of one that is to be added: codes * unit.
 
     Attributes
     ----------
-    measured : its sums, with products with the result of the body's convolution where it is a block's.
+    run : of the block at whose batch norm it is.
+    places : numbers of the samples.
+    measured : its sums, with products with the result of the body's convolution where it is a block's and they have it.
     beside : products with that of the shortcut's, where there is one.
     """
 
+    run: Run
+    places: np.ndarray
     codes: Tensor
     unit: float
     measured: Measured
@@ -198,12 +285,14 @@ class Gradient:
 
 @dataclass
 class Passage:
-    """A block's forward pass: the results of its body and of its shortcut, and the activation behind each result."""
+    """A block's forward pass: its input, the results of its body and its shortcut, and what is behind its sum."""
 
     block: Block
+    runs: list[Run]
+    x: Activation
     body: list[Result]
     shortcut: Result | None
-    activations: list[Activation]
+    out: Activation
 
 
 @dataclass

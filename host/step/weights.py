@@ -14,7 +14,7 @@ factor is rounded to the bits of a coefficient; what that leaves out is added in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -83,15 +83,34 @@ class Weights:
             self._rounded[of.name] = kept
         return kept[2]
 
-    def add_gradient(self, y: Result, g: Factor, part: Part) -> None:
-        """Add a micro-batch's weight gradient, from the gradient g at the result y, to the momentum."""
-        name = y.of.name
-        old, stored, scale = self.momenta[name], f"{name}.m", g.scale * y.x.scale
-        magnitudes = y.count, g.top, y.x.top
+    def add_gradient(self, y: Result, gradients: Sequence[Factor], part: Part) -> None:
+        """Add a micro-batch's weight gradient, from those at the pieces of the result y, to the momentum."""
+        for number, g in enumerate(gradients):
+            self._add(y, number, g, part)
+        if not gradients and part.number == 0:
+            self._keep(y.of, part)
+
+    def _keep(self, of: Normed, part: Part) -> None:
+        """The momentum of a step without a gradient."""
+        old = self.momenta[of.name]
+        if old.unit > 0:
+            noise = Noise(part.key(of.number, _MOMENTUM, part.number))
+            asked = VectorPass(fit(self.momentum), _MOMENTUM_TOP, old.codes, noise=noise, sums=Sums.PLAIN, kept=True)
+            passed = self.engine.run(asked)
+            self.momenta[of.name] = Fixed(passed.stored, old.unit, passed.measured)
+
+    def _add(self, y: Result, run: int, g: Factor, part: Part) -> None:
+        """Add the gradient of one piece, which has scales of its own."""
+        name, piece = y.of.name, y.pieces[run]
+        old, stored, scale = self.momenta[name], f"{name}.m", g.scale * piece.x.scale
+        n, _, height, width = g.codes.shape
+        magnitudes = n * height * width, g.top, piece.x.top
         dropped = dropped_bits(*magnitudes)
-        u = self.engine.weight_grad(y.of, g.codes, y.x.codes, dropped)
-        keeps = 1.0 if part.number else self.momentum
-        noise = Noise(part.key(y.of.number, _MOMENTUM, part.number))
+        u = self.engine.weight_grad(y.of, g.codes, piece.x.codes, dropped)
+        begins = part.number == 0 and run == 0
+        keeps = self.momentum if begins else 1.0
+        streams = (part.number, run) if run else (part.number,)
+        noise = Noise(part.key(y.of.number, _MOMENTUM, *streams))
 
         def store(unit: float, *, stored: bool = True) -> Passed:
             alpha = min(scale * 2.0**dropped / unit, 2.0**MOMENTUM_BITS)  # more clips whatever is not zero
@@ -108,14 +127,14 @@ class Weights:
             return found_in(store(unit, stored=False).measured.largest, _MOMENTUM_TOP, unit)
 
         unit = old.unit
-        if part.number == 0:
+        if begins:
             bound = scale * float(np.prod(magnitudes, dtype=np.float64))
-            unit = unit_for(self.ranges.start(stored, bound * part.parts, attempt))
+            unit = unit_for(self.ranges.start(stored, bound * part.parts * len(y.pieces), attempt))
         passed = store(unit)
         measured = passed.measured
         self.momenta[name] = Fixed(passed.stored, unit, measured)
         self.saturation.add(stored, prod(y.of.kernel), measured)
-        if part.is_last:
+        if part.is_last and run == len(y.pieces) - 1:
             self.ranges.see(stored, lambda: found_in(measured.largest, _MOMENTUM_TOP, unit))
 
     def step(self, rate: float, weight_decay: float, key: Callable[..., Key]) -> None:
