@@ -13,17 +13,17 @@ from host.step.engine import Engine
 from host.step.lowering import is_known
 from host.step.memory_engine import MemoryEngine
 from host.step.network import Network
-from host.step.tensors import MOST_BW, MOST_FW
+from host.step.tensors import fits
 from rtl.vector_block import MOST_WIDTH
 
 
-def is_step_for(model: Layer, stages: Sequence[Precision]) -> bool:
+def is_step_for(model: Layer, precisions: Sequence[Precision]) -> bool:
     """Whether the device step knows the model and takes these precisions."""
     try:
         Network.of(model)
     except ValueError:
         return False
-    return all(precision.fw <= MOST_FW and precision.bw <= MOST_BW for precision in stages)
+    return all(map(fits, precisions))
 
 
 def engine_for(board: Board, network: Network, image: tuple[int, int, int]) -> Engine:

@@ -22,7 +22,7 @@ from host.step.forward import Forward
 from host.step.gates import Gates
 from host.step.network import Network
 from host.step.noise import Key, noise_key
-from host.step.tensors import MOST_BW, MOST_FW, Activation, Part, Shared, Spread, Storage
+from host.step.tensors import MOST_BW, MOST_FW, Activation, Part, Shared, Spread, Storage, fits
 from host.step.weights import Weights
 from host.training.micro import pieces
 
@@ -41,7 +41,7 @@ class DeviceStep:
     Raises
     ------
     ValueError
-        If the device step does not know the model.
+        If the device step does not know the model, or does not take what its samples may choose.
     """
 
     def __init__(
@@ -57,6 +57,9 @@ class DeviceStep:
         weight_decay: float,
     ):
         self.model, self.network = model, Network.of(model)
+        for gated in filter(None, (block.gated for block in self.network.blocks)):
+            for option in filter(None, gated.options):
+                _check(option)
         self.engine = engine_for(board, self.network, image)
         self.shared = Shared(self.engine, storage)
         self.micro_batch, self.seed, self.steps = micro_batch, seed, 0
@@ -191,5 +194,5 @@ class _Head:
 
 
 def _check(precision: Precision) -> None:
-    if precision.fw > MOST_FW or precision.bw > MOST_BW:
+    if not fits(precision):
         raise ValueError(f"--step device takes up to FW{MOST_FW}/BW{MOST_BW}, not {precision}")

@@ -20,6 +20,11 @@ from host.step.rules import Statistics
 MOST_FW, MOST_BW = 13, 16
 
 
+def fits(precision: Precision) -> bool:
+    """Whether the device step takes operands of a precision."""
+    return max(precision.fw, precision.weight_bits) <= MOST_FW and precision.bw <= MOST_BW
+
+
 @dataclass(frozen=True)
 class Storage:
     """How tensors are stored: by how many bits wider than the operands of their precision FW-f / BW-g.

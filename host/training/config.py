@@ -13,6 +13,7 @@ from host.machine import default_preset
 from host.nn.models import MODELS, build_model
 from host.nn.optim import LR_SCHEDULES
 from host.options import Checked, Option, option, options_of
+from host.quantise import Precision
 from host.schedules import SCHEDULES, Settings
 from host.schedules.pfq import PFQSettings
 from host.step.choice import is_step_for
@@ -114,12 +115,18 @@ class TrainConfig(Checked):
 
     def _default_step(self) -> str:
         """The device's, where all of it runs there."""
-        runs = find(self.board).runs_descriptors and not self.schedule.gates and self.numerics == "device"
+        runs = find(self.board).runs_descriptors and self.numerics == "device"
         fits = not self.preset or (self.preset in PRESETS and PRESETS[self.preset].vector)
         if not (runs and fits and self.model in MODELS):
             return "host"
         model = build_model(self.model, (3, 32, 32), 10, seed=0, edge_bits=2)
-        return "device" if is_step_for(model, self.schedule.stages) else "host"
+        return "device" if is_step_for(model, self._precisions) else "host"
+
+    @property
+    def _precisions(self) -> list[Precision]:
+        """All that layers may have."""
+        gates = self.schedule.gates
+        return [*self.schedule.stages, *filter(None, gates.gate_options if gates else ())]
 
     def _check_step(self) -> None:
         require = self.require
@@ -132,8 +139,8 @@ class TrainConfig(Checked):
             self._set("guard_bits", self.guard_bits or Storage().guard_bits)
             require(len(self.guard_bits) == 3, "guard_bits", "bits of y, h and dz such as 3,4,1")
             _ = self.storage
-        if (on_device or self.micro_batch) and self.schedule.gates:
-            raise ValueError(f"--schedule {self.schedule.name} has gates: it needs --step host without --micro-batch")
+        if self.micro_batch and self.schedule.gates:
+            raise ValueError(f"--schedule {self.schedule.name} has gates: it takes no --micro-batch")
         if on_device and self.numerics != "device":
             raise ValueError(f"--step device needs --numerics device, not {self.numerics}")
 

@@ -109,8 +109,10 @@ class Learner:
         codes = self.augmentation(train.codes, index, epoch) if self.augmentation else train.codes[index]
         images, labels = self.dataset.normalised(codes), train.labels[index]
         if self.device:
-            loss, logits = self.device.gradients(images, labels, schedule.precision)
-            return Step(loss, _right(logits, labels))
+            loss, logits = self.device.gradients(
+                images, labels, schedule.precision, lambda: self._cost_weight(self._choice(schedule))
+            )
+            return Step(loss, _right(logits, labels), self._choice(schedule))
         sums, steps, start = GradientSum(self.model), [], 0
         for size in pieces(len(labels), self.config.micro_batch):
             part, share = slice(start, start + size), size / len(labels)
@@ -126,18 +128,25 @@ class Learner:
         context = Context(self.board, schedule.precision, training=True, rng=self.noise, share=share)
         logits = self.model.forward(self.board.place(images), context)
         loss, gradient = softmax_cross_entropy(logits, self.board.place(labels))
-        choice = None
-        gates = self.config.schedule.gates
-        if gates and isinstance(self.model, GatedNetwork):
-            target = schedule.cp
-            assert target is not None, "a schedule for gates has a target"
-            cp = self.model.cp()
-            push = cost_push(cp, target, gates.band)
-            weight = push * gates.beta
-            context = replace(context, cost_weight=weight)
-            choice = Choice(cp, target, push, self.model.counts(), weight * cp)
-        self.model.backward(gradient, context)
+        choice = self._choice(schedule)
+        self.model.backward(gradient, replace(context, cost_weight=self._cost_weight(choice)))
         return Step(loss, _right(logits, labels), choice)
+
+    def _choice(self, schedule: Schedule) -> Choice | None:
+        """What the gates chose in the latest forward pass; None without gates."""
+        gates = self.config.schedule.gates
+        if gates is None or not isinstance(self.model, GatedNetwork):
+            return None
+        target = schedule.cp
+        assert target is not None, "a schedule for gates has a target"
+        cp = self.model.cp()
+        push = cost_push(cp, target, gates.band)
+        return Choice(cp, target, push, self.model.counts(), push * gates.beta * cp)
+
+    def _cost_weight(self, choice: Choice | None) -> float:
+        """Weight of the gates' cost in the loss, for each percent."""
+        gates = self.config.schedule.gates
+        return choice.push * gates.beta if choice and gates else 0.0
 
     def accuracy(
         self, precision: Precision, stop: Callable[[], bool], on_part: Callable[[int, int], None]
