@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from host.arrays import Array
 from host.nn.float_layers import BatchNorm2d
 from host.nn.gate import FEATURES
 from host.nn.gated import Gated, GatedNetwork, add_gates
@@ -29,6 +31,22 @@ class Chosen(Layer):
     def backward(self, dy, context):
         self.gradient = dy
         return array_namespace(dy).zeros((dy.shape[0], FEATURES), dtype=dy.dtype, device=device(dy))
+
+
+def dictate(network: GatedNetwork) -> GatedNetwork:
+    """Let the samples of a batch take the options of a block in turn, another one first in each block.
+
+    The gates are asked and taught all the same.
+    """
+    for number, block in enumerate(network.blocks.values()):
+        block.choose = partial(_in_turn, block.choose, block, number)
+    return network
+
+
+def _in_turn(ask: Callable[[Array, Context], Array], block: Gated, first: int, x: Array, context: Context) -> Array:
+    p = ask(x, context)
+    block.choice = (np.arange(x.shape[0]) + first) % len(block.options)
+    return p
 
 
 def gated_block(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from choices import dictate
 
 from host.arrays import to_numpy
 from host.board import Board
 from host.nn.float_layers import BatchNorm2d
+from host.nn.gated import add_gates
 from host.nn.layers import Conv2d
+from host.nn.mixed import parse_options
 from host.nn.models import build_model
 from host.quantise import Precision
 from host.step.arrange import arrange
@@ -58,5 +61,27 @@ def walked(board: Board, model: str, image: tuple[int, int, int]) -> tuple[dict,
             step.load_state(saved[2], saved[1])
     step.publish()
     arrays = {**step.model.state(), **step.optimiser.state(), **step.state()}
+    said |= {name: to_numpy(array).tobytes() for name, array in arrays.items()}
+    return said | {"clipped": step.shared.saturation.take(), "work": (board.macs, board.bit_macs)}, step
+
+
+def gated_walked(
+    board: Board, model: str, options: str, *, image: tuple[int, int, int] = (3, 6, 8), samples: int = 6
+) -> tuple[dict, DeviceStep]:
+    """All that two steps leave of a network whose samples take its options in turn, with an evaluation behind them."""
+    rng, scheduled = np.random.default_rng(1), Precision(8, 8)
+    network = add_gates(build_model(model, image, 10, seed=0, edge_bits=2), image, parse_options(options, 4), rng=rng)
+    images, labels = rng.standard_normal((samples, *image)).astype(np.float32), rng.integers(0, 10, samples)
+    dictate(network)
+    how = {"momentum": 0.9, "weight_decay": 1e-4, "storage": Storage(), "seed": 0, "micro_batch": 0}
+    step = DeviceStep(network, board, image=image, **how)
+    said = {}
+    for number in range(2):
+        loss, logits = step.gradients(images, labels, scheduled, lambda: 0.1)
+        said[number] = loss, logits.tobytes(), network.counts()
+        step.optimiser.step(0.02)
+    said["evaluated"] = step.logits(images, scheduled).tobytes(), network.counts()
+    step.publish()
+    arrays = {**network.state(), **step.optimiser.state(), **step.state()}
     said |= {name: to_numpy(array).tobytes() for name, array in arrays.items()}
     return said | {"clipped": step.shared.saturation.take(), "work": (board.macs, board.bit_macs)}, step

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from steps import SHAPES, both_ways, walked
+from steps import SHAPES, both_ways, gated_walked, walked
 
 from host import open_board
 from host.backends.golden import GoldenBoard
@@ -89,6 +89,39 @@ def test_a_pass_in_memory_is_a_pass_of_arrays(seed):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pass_over_samples_that_lie_apart_is_one_over_them_side_by_side(seed):
+    """Some of the streams are gathered, from one tensor or two, and from a gathered one."""
+    rng = np.random.default_rng(seed)
+    n = 5
+    places = [rng.permutation(2 * n)[:n] for _ in range(2)]
+    codes = {name: rng.integers(0, 16, (2 * n, 18, 3, 4)) for name in ("u", "v", "x")}
+    mask = rng.integers(0, 2, (n, 18, 3, 4))
+    b = rng.integers(-400, 400, (n, 18) if seed % 2 else 18)
+    k = Coefficients(np.array(9), np.array(-5), b, 3)
+    found = []
+    for engine in (MemoryEngine(vector_board(1 << 20)), ArrayEngine(open_board("golden"))):
+        u = engine.gathered([engine.write(codes["u"], 4, False)], places[0])
+        halves = [engine.write(half, 4, False) for half in np.split(codes["v"], 2)]
+        v = engine.gathered([engine.gathered(halves, places[1])], np.arange(n)[::-1])
+        x = engine.write(codes["x"][:n], 4, False)
+        how = {"mask": engine.write(mask, 1, False), "noise": Noise(noise_key(seed), 3), "each_sample": seed % 4 > 1}
+        for gathered in (True, False):
+            streams = (
+                (u, v)
+                if gathered
+                else (
+                    engine.write(codes["u"][places[0]], 4, False),
+                    engine.write(codes["v"][places[1]][::-1], 4, False),
+                )
+            )
+            passed = engine.run(VectorPass(k, 15, *streams, sums=x, **how))
+            parts = [engine.read(passed.stored), *passed.measured.stats]
+            found.append(([part.tolist() for part in parts], passed.measured.clipped))
+    assert found[0][1] > 0
+    assert all(each == found[0] for each in found)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bits", [3, 8, 12])
 def test_one_set_of_digits_serves_both_ways_whatever_lay_there(shape, bits):
@@ -126,6 +159,21 @@ def test_steps_in_memory_are_those_of_arrays(model, image, changes):
     used = sum(region.users > 0 for region in board.memory._regions)
     kernels = [normed.kernel[2:] for normed in step.network.convolutions]
     assert used == 5 * len(kernels) + 1 + ((1, 1) in kernels)
+    assert not any(region.users for region in board.chip._regions)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("resnet8", "0,3/6,4/8,6/12"), ("cnn-small", "3/6,4/6,6/12")],
+)
+def test_steps_of_gated_networks_in_memory_are_those_of_arrays(model, options):
+    board = vector_board(chip_kib=64)
+    (found, step), (expected, _) = (
+        gated_walked(board, model, options),
+        gated_walked(open_board("golden"), model, options),
+    )
+    assert isinstance(step.engine, MemoryEngine)
+    assert {name for name in expected if found[name] != expected[name]} == set()
     assert not any(region.users for region in board.chip._regions)
 
 

@@ -97,8 +97,11 @@ def test_divergence_of_the_device_step_is_named(tmp_path, capsys):
     [
         ({"step": "moon"}, "--step is 'moon', must be one of host, device"),
         ({"step": "device", "model": "mobilenetv2"}, "--step device does not know layer"),
-        ({"step": "device", "schedule": "dfq", "model": "resnet8"}, "--schedule dfq has gates: it needs --step host"),
-        ({"micro_batch": 8, "schedule": "fractrain", "model": "resnet8"}, "--schedule fractrain has gates"),
+        ({"step": "device", "schedule": "dfq", "weight_bits": 14}, "takes up to FW13/BW16, not FW3/BW6/W14"),
+        (
+            {"micro_batch": 8, "schedule": "fractrain", "model": "resnet8"},
+            "has gates: it takes no --micro-batch",
+        ),
         ({"step": "device", "numerics": "affine"}, "--step device needs --numerics device, not affine"),
         ({"step": "device", "schedule": "static", "fw": 14}, "--step device takes up to FW13/BW16, not FW14/BW8"),
         ({"micro_batch": 1}, "--micro-batch is 1, must be 0 or at least 2"),
@@ -124,7 +127,8 @@ def test_what_the_device_step_does_not_take_is_refused(tmp_path, capsys, setting
         ({"board": "golden+cycles"}, "host", "zc706"),
         ({"model": "mobilenetv2"}, "host", "sim"),
         ({"numerics": "affine"}, "host", "sim"),
-        ({"schedule": "fractrain", "model": "resnet8"}, "host", "sim"),
+        ({"schedule": "fractrain", "model": "resnet8"}, "device", "vector"),
+        ({"schedule": "dfq", "options": "3/6,14/8"}, "host", "sim"),
         ({"schedule": "static", "fw": (14,)}, "host", "sim"),
         ({"step": "host"}, "host", "sim"),
     ],

@@ -18,8 +18,8 @@ from host.training.learner import cost_push
 from host.training.trainer import Trainer
 
 #: 144 training samples in batches of 48: three iterations an epoch.
-SETTINGS = {"board": "golden", "subset": "fraction=0.1", "batch": 48, "epochs": 3, "lr": 0.05}
-OPTIONS = ["--board", "golden", "--subset", "fraction=0.1", "--batch", "48", "--epochs", "3"]
+SETTINGS = {"board": "golden", "step": "host", "subset": "fraction=0.1", "batch": 48, "epochs": 3, "lr": 0.05}
+OPTIONS = ["--board", "golden", "--step", "host", "--subset", "fraction=0.1", "--batch", "48", "--epochs", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,7 @@ def results(out):
         {"schedule": "dfq", "cp": (2.6,)},
         {"schedule": "fractrain", "indicator": "loss", "switch": (2, 4, 7), "model": "resnet8", "options": "0,3/6,8/8"},
         {"schedule": "cpt", "cycles": 2},
+        {"schedule": "dfq", "step": "device", "preset": "sim", "options": "3/6,6/8", "cp": (2.2,), "epochs": 1},
     ],
 )
 def test_a_run_stopped_after_every_batch_equals_the_whole_one(trainer, changes):
