@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from runs import results
-from steps import both_ways, walked
+from steps import both_ways, gated_walked, walked
 
 from host import open_board
 from host.backends.golden import GoldenBoard
@@ -35,6 +35,18 @@ def test_one_set_of_digits_serves_both_ways(board, shape):
 @pytest.mark.parametrize("model", ["cnn-small", pytest.param("resnet8", marks=pytest.mark.slow)])
 def test_steps_on_the_rtl_are_those_of_the_golden_model(board, model):
     (found, step), (expected, _) = (walked(each, model, (1, 6, 8)) for each in (board, golden()))
+    assert isinstance(step.engine, MemoryEngine)
+    del found["work"], expected["work"]  # of all that the board has done
+    assert {name for name in expected if found[name] != expected[name]} == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("cnn-small", "3/6,6/12"), pytest.param("resnet8", "0,3/6,4/8,6/12", marks=pytest.mark.slow)],
+)
+def test_gated_steps_on_the_rtl_are_those_of_the_golden_model(board, model, options):
+    how = {"image": (1, 6, 8), "samples": 4}
+    (found, step), (expected, _) = (gated_walked(each, model, options, **how) for each in (board, golden()))
     assert isinstance(step.engine, MemoryEngine)
     del found["work"], expected["work"]  # of all that the board has done
     assert {name for name in expected if found[name] != expected[name]} == set()
