@@ -126,7 +126,7 @@ def combined(parts: Sequence[Statistics], units: Sequence[Any], products: Sequen
         for name in ("sums", "low", "high")
     )
     crossed = [part.products * (unit / products[0]) for part, unit in zip(parts, products, strict=True)]
-    return Statistics(sum(sums), sum(crossed), np.min(low, axis=0), np.max(high, axis=0))
+    return Statistics(np.sum(sums, axis=0), np.sum(crossed, axis=0), np.min(low, axis=0), np.max(high, axis=0))
 
 
 def _of_all(stats: Statistics) -> Statistics:

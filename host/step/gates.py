@@ -27,7 +27,7 @@ class _Seen:
     """Sums of products of samples and what they stand for, for the options of such numbers."""
 
     places: np.ndarray
-    options: list[int]
+    options: np.ndarray
     measured: Measured
     scale: float
 
@@ -97,7 +97,7 @@ class Gates:
             for bits, numbers in widths.items():
                 asked, unit = rounded(gradient, bits)
                 passed = self.engine.run(replace(asked, sums=gradient.codes, each_sample=True, stored=False))
-                seen.append(_Seen(gradient.places, numbers, passed.measured, unit * gradient.unit))
+                seen.append(_Seen(gradient.places, np.array(numbers), passed.measured, unit * gradient.unit))
         return seen
 
 
@@ -109,7 +109,7 @@ def _of_run(y: Result, gradient: Gradient, bits: int) -> tuple[VectorPass, float
 
 def _add_along(dmask: np.ndarray, gated: Gated, y: Result, dz: Sequence[Gradient]) -> None:
     """Add what the body's result, which an option that leaves it out multiplies by 0 and the others by 1, says."""
-    runs = [number for number, option in enumerate(gated.options) if option is not None]
+    runs = np.flatnonzero([option is not None for option in gated.options])
     for gradient in dz:
         if (piece := y.piece(gradient.run)) is not None:
             stats, norm = gradient.measured.stats, y.norm
