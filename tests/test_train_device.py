@@ -97,7 +97,7 @@ def test_divergence_of_the_device_step_is_named(tmp_path, capsys):
     [
         ({"step": "moon"}, "--step is 'moon', must be one of host, device"),
         ({"step": "device", "model": "mobilenetv2"}, "--step device does not know layer"),
-        ({"step": "device", "schedule": "dfq", "weight_bits": 14}, "takes up to FW13/BW16, not FW3/BW6/W14"),
+        ({"step": "device", "schedule": "dfq", "weight_bits": 14, "cp": 6}, "up to FW13/BW16, not FW3/BW6/W14"),
         (
             {"micro_batch": 8, "schedule": "fractrain", "model": "resnet8"},
             "has gates: it takes no --micro-batch",

@@ -113,7 +113,7 @@ def test_what_a_fractrain_run_writes(tmp_path, dataset):
 
 
 def test_the_gates_hold_their_target(tmp_path):
-    common = ["--board", "golden", "--schedule", "dfq", "--epochs", "8"]
+    common = ["--board", "golden", "--step", "host", "--schedule", "dfq", "--epochs", "8"]
     assert main([*common, "--cp", "2.4", "--out", str(tmp_path)]) == 0
     assert [record["cp"] for record in lines(tmp_path)[-3:]] == pytest.approx([2.4] * 3, rel=0.05)
 
