@@ -71,6 +71,11 @@ def remove():
         (["progress", "batch"], -1, "iteration 3 in batch -1 of epoch 1; an epoch has 3 batches"),
         (["progress", "seconds"], float("nan"), "the checkpoint.progress.seconds is nan, must be float"),
         (["progress", "train"], {"macs": None}, "the checkpoint.progress.train.macs is None, must be int"),
+        (
+            ["progress", "saturated", "conv1.y", 0],
+            remove,
+            r"clipped elements of conv1.y are \[\d+\], must be those and",
+        ),
         (["progress", "records", 0], {}, r"the checkpoint.progress.records\[0\] lacks bit_macs, bw, cycles"),
         (["progress", "records", 0, "loss"], True, r"records\[0\].loss is True, must be float"),
         (["schedule"], {"luck": 0}, "state of another schedule: "),

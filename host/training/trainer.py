@@ -289,6 +289,9 @@ class Trainer:
                 f"iteration {progress.iteration} in batch {progress.batch} of epoch {progress.epoch}; an epoch has "
                 f"{self.batches} batches"
             )
+        for name, counts in progress.saturated.items():
+            if len(counts) != 2:
+                raise ValueError(f"the counts of clipped elements of {name} are {counts}, must be those and all")
         own, theirs = self.schedule.state(), saved.schedule
         if own.keys() != theirs.keys():
             raise ValueError(f"state of another schedule: {', '.join(sorted(own.keys() ^ theirs.keys()))} not in both")
