@@ -6,7 +6,7 @@ import numpy as np
 
 from host.qtensor import code_range
 from host.step.coefficients import fit
-from host.step.engine import Engine, Passed, VectorPass
+from host.step.engine import Engine, VectorPass
 from host.step.tensors import Activation, Factor, Piece, Result
 
 
@@ -43,8 +43,3 @@ def unit_of(largest: float, y: Result, bits: int, guard: int = 0) -> float:
     """
     end = largest if largest > 0 else float(np.max(np.abs(y.norm.slope) * y.unit))
     return end / (((1 << bits) - 1) << guard) or 1.0
-
-
-def stored(passed: Passed, unit: float, top: int) -> Factor:
-    """What a pass has stored, as an operand."""
-    return Factor(passed.stored, unit, top)
