@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from host.quantise import Precision
-from host.step.coefficients import dropped_bits, exponents, fit, norm_gradient
+from host.step.coefficients import exponents, fit, narrowest, norm_gradient
 from host.step.engine import Measured, Noise, Passed, Sums, VectorPass
 from host.step.network import Normed
 from host.step.ranges import found_in
@@ -15,6 +15,8 @@ from host.step.weights import Weights
 
 #: Of the keys of noise, beside that of `host.step.weights`: rounding of dy, and of gradients that are stored.
 _OPERAND, _STORED = 0, 2
+#: Powers of two that an input gradient may exceed what it is together with the gradient beside it, or behind a mask.
+_BESIDE = 2
 #: Bits of the gradient at an image's mean, as the host writes it.
 _POOLED_BITS = 24
 
@@ -109,15 +111,16 @@ class Backward:
         """
         name = f"{target.of.name}.dz" if at else f"{y.of.name}.dx"
         scale, top = g.scale * y.w.scale, self._dz_top(target.of)
-        magnitudes = y.of.terms[1], g.top, y.w.top
-        dropped = dropped_bits(*magnitudes)
-        u = self.engine.input_grad(y.of, g.codes, y.w.codes, y.x.codes.shape, dropped)
+        factors = y.of.terms[1], g.top, y.w.top
+        drain = narrowest(factors, self.ranges.last.get(name), scale, top, _BESIDE)
+        u = self.engine.input_grad(y.of, g.codes, y.w.codes, y.x.codes.shape, drain)
         noise = self._noise(target.of if at else y.of)
 
         def store(largest: np.ndarray, *, stored: bool = True) -> tuple[Passed, float]:
-            unit = scale * 2.0 ** float(exponents(largest, scale, top, dropped))
-            alpha = scale * 2.0**dropped / unit
-            k = fit(alpha, skip.unit / unit if skip else 0.0, alpha / 2 if dropped else 0.0)
+            unit = scale * 2.0 ** float(exponents(largest, scale, top, drain.shift))
+            alpha = scale * 2.0**drain.shift / unit
+            # What the drain has taken on average, half a step of it, is given back.
+            k = fit(alpha, skip.unit / unit if skip else 0.0, alpha / 2 if drain.shift else 0.0)
             asked = VectorPass(
                 k,
                 top,
@@ -134,7 +137,7 @@ class Backward:
             passed, unit = store(largest, stored=False)
             return found_in(passed.measured.largest, top, unit)
 
-        bound = scale * float(np.prod(magnitudes, dtype=np.float64)) + (skip.unit * top if skip else 0.0)
+        bound = scale * float(np.prod(factors, dtype=np.float64)) + (skip.unit * top if skip else 0.0)
         passed, unit = store(self.ranges.start(name, bound, attempt))
         measured = passed.measured
         self.saturation.add(name, passed.stored.elements, measured)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from host.quantise import Precision
-from host.step.coefficients import Norm, dropped_bits, exponents, fit, moments, spread_limited, storing
+from host.step.coefficients import Norm, exponents, fit, moments, narrowest, spread_limited, storing
 from host.step.engine import Passed, Sums, Tensor, VectorPass
 from host.step.network import Block, Network, Normed
 from host.step.ranges import found
@@ -90,20 +90,21 @@ class Forward:
         fw = normed.precision(self.precision).fw
         w = self.weights.rounded(normed, fw)
         scale, name = x.scale * w.scale, f"{normed.name}.y"
-        dropped = dropped_bits(normed.terms[0], x.top, w.top)
-        sums = self.engine.forward(normed, x.codes, w.codes, dropped)
         top = (1 << (fw + self.storage.y - 1)) - 1
+        factors = normed.terms[0], x.top, w.top
+        drain = narrowest(factors, self.ranges.last.get(name), scale, top)
+        sums = self.engine.forward(normed, x.codes, w.codes, drain)
 
         def store(largest: np.ndarray, *, stored: bool = True) -> tuple[Passed, np.ndarray]:
-            exponent = spread_limited(exponents(largest, scale, top, dropped))
-            asked = VectorPass(storing(exponent, dropped), top, sums, sums=Sums.SQUARES, stored=stored)
+            exponent = spread_limited(exponents(largest, scale, top, drain.least))
+            asked = VectorPass(storing(exponent, drain), top, sums, sums=Sums.SQUARES, stored=stored)
             return self.engine.run(asked), scale * 2.0**exponent
 
         def attempt(largest: np.ndarray) -> np.ndarray:
             passed, unit = store(largest, stored=False)
             return found(passed.measured.stats.low, passed.measured.stats.high, top, unit)
 
-        bound = scale * normed.terms[0] * x.top * w.top
+        bound = scale * float(np.prod(factors, dtype=np.float64))
         passed, unit = store(self.ranges.start(name, np.full(normed.kernel[0], bound), attempt))
         codes, measured = passed.stored, passed.measured
         if self.training:
