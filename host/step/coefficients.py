@@ -15,8 +15,7 @@ from host.step.rules import A_BITS, B_BITS, C_BITS, NARROW_BITS, U_BITS, Coeffic
 
 #: Powers of two that a stored tensor may grow from one step to the next before it is clipped.
 HEADROOM = 1
-#: Bits that narrow sums have at least beyond a stored number: channels of a tensor, whose sums are shifted alike, are so
-#: far apart.
+#: Bits that narrow sums have at least beyond a stored number, for channels whose sums are smaller and shifted alike.
 _SPREAD = 4
 #: No sum is shifted further: what lies beyond has no influence on results of 25 bits.
 _MOST_SHIFT = 40
