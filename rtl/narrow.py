@@ -28,7 +28,7 @@ class Narrow(wiring.Component):
         Sums that did not fit int16 or int32, `LATENCY` + 2 cycles after they came.
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self):
         super().__init__(
@@ -50,9 +50,10 @@ class Narrow(wiring.Component):
         valid = delayed(m, self.valid, self.LATENCY, "valid", control=True)
         m.d.sync += self.narrowed_format.eq(form)
         m.d.comb += self.narrowed_valid.eq(valid)
+        fine = delayed(m, self.shift[:3], 1, "fine")
         lost = Signal(DRAIN_ROWS)
         for k in range(DRAIN_ROWS):
-            m.d.sync += lost[k].eq(self._clipped(m, k, self._shifted(m, k), form))
+            m.d.sync += lost[k].eq(self._clipped(m, k, self._shifted(m, k, fine), form))
         counted = Signal(DRAIN_ROWS)
         m.d.sync += [
             counted.eq(Mux(valid, lost, 0)),
@@ -60,12 +61,15 @@ class Narrow(wiring.Component):
         ]
         return m
 
-    def _shifted(self, m: Module, k: int) -> Signal:
-        """Sum k one cycle later, without its lowest bits."""
+    def _shifted(self, m: Module, k: int, fine) -> Signal:
+        """Sum k without its lowest bits: eights a cycle later, the rest, `fine`, in the next."""
+        coarse = Signal(signed(ACC_BITS), name=f"coarse{k}", reset_less=True)
         shifted = Signal(signed(ACC_BITS), name=f"shifted{k}", reset_less=True)
         number = self.sums[k].as_signed()
-        coarse = Array(number >> distance for distance in range(0, MOST_SHIFT + 1, 8))[self.shift[3:]]
-        m.d.sync += shifted.eq(Array(coarse >> distance for distance in range(8))[self.shift[:3]])
+        m.d.sync += [
+            coarse.eq(Array(number >> distance for distance in range(0, MOST_SHIFT + 1, 8))[self.shift[3:]]),
+            shifted.eq(Array(coarse >> distance for distance in range(8))[fine]),
+        ]
         return shifted
 
     def _clipped(self, m: Module, k: int, shifted, form):
