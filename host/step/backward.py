@@ -16,7 +16,7 @@ from host.step.weights import Weights
 #: Of the keys of noise, beside that of `host.step.weights`: rounding of dy, and of gradients that are stored.
 _OPERAND, _STORED = 0, 2
 #: Powers of two that an input gradient may exceed what it is together with the gradient beside it, or behind a mask.
-_BESIDE = 2
+_BESIDE = 1
 #: Bits of the gradient at an image's mean, as the host writes it.
 _POOLED_BITS = 24
 
