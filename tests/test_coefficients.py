@@ -105,7 +105,6 @@ def test_sums_are_as_narrow_as_what_is_known_of_them_allows():
     assert narrowest((144, 15, 7), None, 1.0, top) == rules.Drain(0, 16)  # whatever the codes are
     assert narrowest(FACTORS, ends, 1.0, top) == rules.Drain(7, 16)  # 2**21, with headroom, by 2**15 - 1 less a step
     assert narrowest(FACTORS, ends / 2**9, 1.0, top) == rules.Drain(0, 16)
-    assert narrowest(FACTORS, ends, 1.0, top, 1) == rules.Drain(8, 16)
     assert narrowest(FACTORS, ends * 2**9, 1.0, top) == rules.Drain(8, 16)  # no sum has more than 24 bits
     assert narrowest(FACTORS, ends, 1.0, (1 << 11) - 1).bits == 16
     assert narrowest(FACTORS, ends, 1.0, (1 << 12) - 1) == rules.Drain(0, 32)

@@ -15,8 +15,6 @@ from host.step.weights import Weights
 
 #: Of the keys of noise, beside that of `host.step.weights`: rounding of dy, and of gradients that are stored.
 _OPERAND, _STORED = 0, 2
-#: Powers of two that an input gradient may exceed what it is together with the gradient beside it, or behind a mask.
-_BESIDE = 1
 #: Bits of the gradient at an image's mean, as the host writes it.
 _POOLED_BITS = 24
 
@@ -112,7 +110,7 @@ class Backward:
         name = f"{target.of.name}.dz" if at else f"{y.of.name}.dx"
         scale, top = g.scale * y.w.scale, self._dz_top(target.of)
         factors = y.of.terms[1], g.top, y.w.top
-        drain = narrowest(factors, self.ranges.last.get(name), scale, top, _BESIDE)
+        drain = narrowest(factors, self.ranges.last.get(name), scale, top)
         u = self.engine.input_grad(y.of, g.codes, y.w.codes, y.x.codes.shape, drain)
         noise = self._noise(target.of if at else y.of)
 

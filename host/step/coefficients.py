@@ -55,16 +55,15 @@ def dropped_bits(terms: int, *magnitudes: int) -> int:
     return max(0, bound.bit_length() - (U_BITS - 1))
 
 
-def narrowest(factors: tuple[int, ...], largest: np.ndarray | None, unit: float, top: int, above: int = 0) -> Drain:
+def narrowest(factors: tuple[int, ...], largest: np.ndarray | None, unit: float, top: int) -> Drain:
     """How sums leave the array of which numbers are stored by codes up to `top`, in multiples of `unit`.
 
     Parameters
     ----------
     factors : how many products a sum has, and magnitudes of their operands.
     largest : what the stored numbers are expected to reach, (C,) or one; None if nobody knows.
-    above : powers of two that sums may exceed what is stored by, as something else is added to them.
     """
-    bound, bits = int(np.prod(factors, dtype=object)), top.bit_length() + 1 + above
+    bound, bits = int(np.prod(factors, dtype=object)), top.bit_length() + 1
     spare = max(0, bound.bit_length() + 1 - NARROW_BITS)  # a shift by more leaves bits without use
     if not spare:
         return Drain(0, NARROW_BITS)
