@@ -40,7 +40,8 @@ sees pixel (y + t // 3 - 1, x + t % 3 - 1) at position (y, x), or that position 
 outside an image is zero; columns that fill the last beat are as they are stored. The stationary operand has the rows
 at those positions, and zeros at positions that are none.
 
-*Results*: (n, row block, y, x, row), in the format that the descriptor names, exact.
+*Results*: (n, row block, y, x, row), shifted right by the bits that the descriptor names, then in its format; exact but
+for what is shifted out, and clipped where they do not fit.
 
 *Tensors of a vector pass*: as streaming operands, but rows and channel blocks lie where strides say. So the upper
 planes of a wider tensor can be read alone. Of as many planes as it may have at most, u, v or x is signed in any case. A
@@ -110,7 +111,7 @@ __all__ = [
 ]
 
 ID = 0x46524143  # "FRAC"
-VERSION = 0x0003_0003  # major in the upper half: a host refuses another major
+VERSION = 0x0003_0004  # major in the upper half: a host refuses another major
 
 #: The layer descriptor, in memory order. Each block is declared beside the unit that owns it.
 BLOCKS = (HEADER, PRODUCT, STREAM, STATIONARY, SINK, VECTOR, *READS, *WRITES, PARTS)
@@ -222,7 +223,7 @@ COUNTERS = (
     ("read_bytes", "bytes read from DDR"),
     ("write_bytes", "bytes written to DDR"),
     ("planes_skipped", "plane-cycles saved because a plane of the tile was all zero"),
-    ("overflows", "results that did not fit int16 or int32 and were stored wrapped"),
+    ("overflows", "results that did not fit int16 or int32 and were clipped"),
     ("descriptors", "descriptors completed"),
     ("vector_busy", "words, of 16 channels at one position, that the vector unit took"),
     ("vector_stall", "cycles in which a vector pass was in work and took none"),

@@ -1,4 +1,4 @@
-"""Drained sums become beats: four of int16, two of int32 or one of int64 in each."""
+"""Sums become beats: four of int16, two of int32 or one of int64 in each."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ Quad = data.StructLayout({"sums": data.ArrayLayout(ACC_BITS, DRAIN_ROWS), "forma
 
 
 class Pack(wiring.Component):
-    """Cuts groups of four sums into beats, and counts the sums that do not fit.
+    """Cuts groups of four sums into beats.
 
     Members
     -------
     i : In(stream of Quad)
     o : Out(stream of 64 bits)
         Two cycles later, if nothing holds it up; a beat a cycle.
-    overflows : Out
-        Sums that did not fit int16 or int32, a few cycles after they left.
     """
 
     def __init__(self):
@@ -32,7 +30,6 @@ class Pack(wiring.Component):
             {
                 "i": In(stream.Signature(Quad)),
                 "o": Out(stream.Signature(BEAT_BITS)),
-                "overflows": Out(range(DRAIN_ROWS + 1)),
             }
         )
 
@@ -42,7 +39,6 @@ class Pack(wiring.Component):
         busy = Signal()
         part = Signal(range(DRAIN_ROWS))  # beat of the quad
         last = Signal()
-        taken = Signal()
         sent = Signal()
 
         # A queue whose room is a register, so that nothing of the writer reaches back through here.
@@ -53,7 +49,6 @@ class Pack(wiring.Component):
             beats.i.valid.eq(busy),
             sent.eq(busy & beats.i.ready),
             self.i.ready.eq(~busy | (last & beats.i.ready)),
-            taken.eq(self.i.valid & self.i.ready),
         ]
         with m.If(self.i.ready):
             m.d.sync += [
@@ -67,7 +62,6 @@ class Pack(wiring.Component):
                 part.eq(part + 1),
                 last.eq((quad.format == Format.INT32) | (part == DRAIN_ROWS - 2)),
             ]
-        self._overflows(m, quad, taken)
         return m
 
     def _beat(self, m: Module, quad, part) -> Signal:
@@ -82,28 +76,3 @@ class Pack(wiring.Component):
             with m.Default():
                 m.d.comb += beat.eq(Array(sums)[part])
         return beat
-
-    def _overflows(self, m: Module, quad, taken) -> None:
-        """A sum fits if all bits above its format's are as the sign."""
-        fresh = Signal()  # the quad is new in this cycle
-        valid = Signal()
-        form = Signal(Format)
-        m.d.sync += [fresh.eq(taken), valid.eq(fresh), form.eq(quad.format)]
-        lost = Signal(DRAIN_ROWS)
-        for k in range(DRAIN_ROWS):
-            parts = {}
-            for name, bits in (("middle", slice(15, 31)), ("upper", slice(31, ACC_BITS))):
-                ones = Signal(name=f"{name}_ones{k}", reset_less=True)
-                zeros = Signal(name=f"{name}_zeros{k}", reset_less=True)
-                value = quad.sums[k][bits]
-                m.d.sync += [ones.eq(value.all()), zeros.eq(~value.any())]
-                parts[name] = ones, zeros
-            (middle_ones, middle_zeros), (ones, zeros) = parts["middle"], parts["upper"]
-            with m.Switch(form):
-                with m.Case(Format.INT16):
-                    m.d.sync += lost[k].eq(valid & ~(middle_ones & ones | middle_zeros & zeros))
-                with m.Case(Format.INT32):
-                    m.d.sync += lost[k].eq(valid & ~(ones | zeros))
-                with m.Default():
-                    m.d.sync += lost[k].eq(0)
-        m.d.sync += self.overflows.eq(sum(lost[k] for k in range(DRAIN_ROWS)))

@@ -11,7 +11,7 @@ from .errors import Error
 class Format(enum.IntEnum, shape=2):
     """How results are stored: log2 of their bytes, minus 1."""
 
-    INT16 = 0  #: two bytes; results that do not fit are stored wrapped and counted
+    INT16 = 0  #: two bytes; results that do not fit are clipped and counted
     INT32 = 1  #: four bytes, likewise
     INT64 = 2  #: eight bytes
 
@@ -26,6 +26,10 @@ class Format(enum.IntEnum, shape=2):
         return {form.nbytes: form for form in cls}[nbytes]
 
 
+#: Bits of a result that may be shifted out.
+MOST_SHIFT = 31
+
+
 SINK = Block(
     "sink",
     "out_",
@@ -36,5 +40,6 @@ SINK = Block(
         address("stride_n", "bytes from sample to sample"),
         address("stride_m", "bytes from row block to row block"),
         Field("format", 8, "Format", Format.INT32, most=max(Format), values=Format, error=Error.FLAGS),
+        Field("shift", 8, "bits that results are shifted right by before they are stored", most=MOST_SHIFT),
     ),
 )

@@ -1,6 +1,6 @@
 """A lane of STORE: drains the results of its clusters to DDR.
 
-Results leave in the order (sample, row block, position, row), four rows a request, as int16, int32 or int64.
+Results leave in the order (sample, row block, position, row), four rows a request, shifted, as int16, int32 or int64.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from .control import DRAIN_ROWS, drain
 from .delay import delayed
 from .dma import Command
 from .loop import Loop
+from .narrow import Narrow
 from .pack import Pack, Quad
 from .queue import Queue
 from .tiles import store_tile
 
 #: Requests in flight and groups of sums waiting to become beats.
 QUADS = 16
-assert QUADS > DRAIN_LATENCY
+assert QUADS > DRAIN_LATENCY + Narrow.LATENCY
 
 
 class Ends(NamedTuple):
@@ -273,15 +274,20 @@ class StoreLane(wiring.Component):
 
     def _sums(self, m: Module, tile, granted) -> tuple[Signal, Signal]:
         """From drained sums to beats. Returns whether there is room for a request's, and whether none is on its way."""
+        m.submodules.narrow = narrow = Narrow()
         m.submodules.quads = queue = Queue(Quad, QUADS)
         m.submodules.pack = pack = Pack()
         wiring.connect(m, queue.o, pack.i)
         wiring.connect(m, pack.o, wiring.flipped(self.beats))
         m.d.comb += [
-            queue.i.valid.eq(self.drained_valid),
-            queue.i.payload.sums.eq(self.drained),
-            queue.i.payload.format.eq(delayed(m, tile.format, DRAIN_LATENCY, "format")),
-            self.overflows.eq(pack.overflows),
+            narrow.valid.eq(self.drained_valid),
+            narrow.sums.eq(self.drained),
+            narrow.format.eq(delayed(m, tile.format, DRAIN_LATENCY, "format")),
+            narrow.shift.eq(delayed(m, tile.shift, DRAIN_LATENCY, "shift")),
+            queue.i.valid.eq(narrow.narrowed_valid),
+            queue.i.payload.sums.eq(narrow.narrowed),
+            queue.i.payload.format.eq(narrow.narrowed_format),
+            self.overflows.eq(narrow.overflows),
         ]
         count = Signal(range(QUADS + 1), init=QUADS)
         credit = Signal(init=1)

@@ -201,6 +201,7 @@ class Tiler(wiring.Component):
             interrupt=d.header.flags.interrupt,
             vector=is_pass,
             format=d.sink.format,
+            shift=d.sink.shift,
             own_stationary=own_stationary,
             order=d.stationary.order,
             stationary_addr=runs.o.payload.stationary,

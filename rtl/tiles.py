@@ -15,7 +15,7 @@ from .config import BEAT_WORDS, DIGIT_BITS, MAX_BITS, TAPS, AcceleratorConfig
 from .isa import descriptor_layout
 from .limits import MOST_GRADIENT_WIDTH, words_of_row
 from .load_block import Order
-from .store_block import Format
+from .store_block import MOST_SHIFT, Format
 from .tiler_block import PRODUCT
 from .vector_block import PARTS, READS, VECTOR, WRITES
 
@@ -144,6 +144,7 @@ def store_tile(config: AcceleratorConfig) -> data.StructLayout:
             "vector": 1,  # that of a vector pass
             "interrupt": 1,
             "format": Format,
+            "shift": bits_for(MOST_SHIFT),
             **_clusters(config),
             "row_blocks": SIZE,
             "area": positions,  # positions of one sample

@@ -44,7 +44,7 @@ class Completion:
     completed : descriptors that completed, all before the one at fault.
     error : why the ring stopped, or `Error.NONE`.
     index : position of the descriptor at fault, or None.
-    overflows : results that did not fit int16 or int32 and were stored wrapped.
+    overflows : results that did not fit int16 or int32 and were clipped.
     """
 
     completed: int
@@ -109,8 +109,9 @@ def execute(
     descriptors : the work. Results of different samples must not overlap.
     chip : uint8, shape (config.chip_bytes,). The memory on the chip, changed in place; zeros if there is no other.
 
-    Results are sums modulo 2**48, the width of the accumulators; int16 and int32 results are stored wrapped and counted
-    where that changes them. Where the precision byte of sample n stops a descriptor, the samples before n are done.
+    Results are sums modulo 2**48, the width of the accumulators; they are shifted, and int16 and int32 results clipped
+    and counted where that changes them. Where the precision byte of sample n stops a descriptor, the samples before n
+    are done.
     """
     memories = Memory(memory, np.zeros(config.chip_bytes, np.uint8) if chip is None else chip)
     overflows = 0
@@ -252,10 +253,11 @@ def _product(streaming: np.ndarray, stationary: np.ndarray) -> np.ndarray:
 
 
 def _store(config: AcceleratorConfig, memory: Memory, d: Descriptor, samples: np.ndarray, sums: np.ndarray) -> int:
-    """Write results in the order (sample, row block, position, row); return how many were wrapped."""
+    """Write results in the order (sample, row block, position, row); return how many were clipped."""
     spare = 64 - ACC_BITS
-    sums = (sums << spare) >> spare
-    stored = sums.astype(f"<i{Format(d.out_format).nbytes}")
+    sums = (sums << spare) >> spare + d.out_shift
+    dtype = np.dtype(f"<i{Format(d.out_format).nbytes}")
+    stored = np.clip(sums, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
     overflows = int(np.count_nonzero(stored != sums))
     blocks = d.row_blocks << d.log2_row_parts
     n, positions, _ = sums.shape

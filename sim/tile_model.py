@@ -216,6 +216,7 @@ def records(config: AcceleratorConfig, tile: Tile, index: int) -> dict[str, dict
         "vector": 0,
         "interrupt": int(bool(d.flags & Flag.INTERRUPT)),
         "format": d.out_format,
+        "shift": d.out_shift,
         "row_blocks": d.row_blocks,
         "area": tile.area,
         "block_positions": tile.area * tile.slots,

@@ -17,7 +17,7 @@ from host.step.arrange import arrange
 from host.step.device import DeviceStep
 from host.step.engine import Engine, VectorPass
 from host.step.network import Normed
-from host.step.rules import Coefficients
+from host.step.rules import NARROW_BITS, Coefficients, Drain
 from host.step.tensors import Storage
 
 #: Inputs, outputs, kernel and stride: less than a word of channels, and words that are not full; each kind of kernel.
@@ -25,7 +25,10 @@ SHAPES = [(3, 20, 3, 1), (20, 40, 3, 2), (20, 18, 1, 1), (16, 33, 1, 2)]
 
 
 def both_ways(engine: Engine, shape: tuple[int, int, int, int], bits: int) -> list[np.ndarray]:
-    """Sums of the convolution of such a shape and of its input gradient, from weights of 24 bits rounded to `bits`."""
+    """Sums of the convolution of such a shape and of its input gradient, from weights of 24 bits rounded to `bits`.
+
+    Each as 32 bits and as 16, shifted.
+    """
     rng = np.random.default_rng(7)
     inputs, outputs, kernel, stride = shape
     conv = Conv2d(inputs, outputs, kernel, stride, rng=rng)
@@ -38,10 +41,12 @@ def both_ways(engine: Engine, shape: tuple[int, int, int, int], bits: int) -> li
     x = engine.write(rng.integers(0, 32, images), 5, False)
     height, width = of.product.out(images[1:], of.kernel)[1:]
     g = engine.write(rng.integers(-31, 32, (3, outputs, height, width)), 6, True)
-    forward, back = engine.forward(of, x, digits, 0), engine.input_grad(of, g, digits, images, 0)
+    drains = Drain(), Drain(3, NARROW_BITS)
+    found = [engine.forward(of, x, digits, drain) for drain in drains]
+    found += [engine.input_grad(of, g, digits, images, drain) for drain in drains]
     # Sums are stream u of passes alone.
     wide = Coefficients(np.array(1), np.array(0), np.array(0), 0)
-    return [engine.read(engine.run(VectorPass(wide, (1 << 22) - 1, sums)).stored) for sums in (forward, back)]
+    return [engine.read(engine.run(VectorPass(wide, (1 << 22) - 1, sums)).stored) for sums in found]
 
 
 def walked(board: Board, model: str, image: tuple[int, int, int]) -> tuple[dict, DeviceStep]:

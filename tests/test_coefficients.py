@@ -18,6 +18,7 @@ from host.step.coefficients import (
     exponents,
     fit,
     moments,
+    narrowest,
     norm_gradient,
     spread_limited,
     storing,
@@ -57,24 +58,56 @@ def test_exponents_are_the_smallest_with_headroom(largest, unit, bits):
 def test_no_sum_exceeds_stream_u(terms, a, b):
     dropped = dropped_bits(terms, a, b)
     extremes = np.array([[[[terms * a * b, -terms * a * b]]]])
-    rules.drained(extremes, dropped)
+    rules.drained(extremes, rules.Drain(dropped))
     if dropped:
         with pytest.raises(OverflowError):
-            rules.drained(extremes, dropped - 1)
+            rules.drained(extremes, rules.Drain(dropped - 1))
 
 
-@pytest.mark.parametrize("dropped", [0, 5])
-def test_a_sum_is_stored_as_the_nearest_multiple_of_its_channels_power_of_two(rng, dropped):
-    sums = rng.integers(-(1 << 22), 1 << 22, (4, 6, 5, 5)) << dropped
-    exponent = spread_limited(np.array([0, 3, 9, 12, 13, 14]) + dropped)
-    k = storing(exponent, dropped)
+@pytest.mark.parametrize("drain", [rules.Drain(), rules.Drain(5)])
+def test_a_sum_is_stored_as_the_nearest_multiple_of_its_channels_power_of_two(rng, drain):
+    sums = rng.integers(-(1 << 27), 1 << 27, (4, 6, 5, 5)) >> (5 - drain.shift)
+    exponent = spread_limited(np.array([0, 3, 9, 12, 13, 14]) + drain.least)
+    k = storing(exponent, drain)
     top = (1 << 11) - 1
-    stored = rules.lane(k, rules.drained(sums, dropped), low=-top, high=top).codes
+    stored = rules.lane(k, rules.drained(sums, drain), low=-top, high=top).codes
     for channel, e in enumerate(exponent):
-        exact = np.clip(sums[:, channel] / 2.0**e, -top, top)
-        # What is dropped before is given back on average: up to half a step of it remains.
-        assert np.max(np.abs(stored[:, channel] - exact)) <= 0.5 + (2.0 ** (dropped - 1 - e) if dropped else 0)
+        nearest = (2 * sums[:, channel] + (1 << e)) >> e + 1
+        assert np.array_equal(stored[:, channel], np.clip(nearest, -top, top))
     assert spread_limited(np.array([-40, 3])).tolist() == [-13, 3]
+
+
+FACTORS = (144, 255, 127)
+
+
+@pytest.mark.parametrize("bits", [6, 11, 12])
+@pytest.mark.parametrize("largest", [1e2, 3e4, 2.0**20, 4e6])
+def test_narrow_sums_store_what_wide_ones_do_but_for_channels_that_are_far_smaller(rng, largest, bits):
+    """Also where a range has been exceeded: then both clip the same numbers."""
+    unit, top = 0.37, (1 << (bits - 1)) - 1
+    ends = largest * 2.0 ** -np.arange(16 - bits)  # a sixteenth of the largest at 11 bits
+    sums = np.rint(rng.uniform(-25, 25, (8, len(ends), 6, 6)) * ends[:, None, None]).astype(np.int64)
+    sums = np.clip(sums, 1 - (1 << 24), (1 << 24) - 1)
+    found = []
+    for drain in (rules.Drain(), narrowest(FACTORS, ends * unit, unit, top)):
+        exponent = spread_limited(exponents(ends * unit, unit, top, drain.least))
+        stored = rules.lane(storing(exponent, drain), rules.drained(sums, drain), low=-top, high=top)
+        found.append((exponent.tolist(), stored.codes.tolist(), stored.saturated))
+    assert drain.bits == rules.NARROW_BITS
+    assert found[0] == found[1]
+    assert found[0][2] > 0
+
+
+def test_sums_are_as_narrow_as_what_is_known_of_them_allows():
+    ends, top = np.array([1.0, 2.0**20, 5.0]), (1 << 10) - 1
+    assert narrowest(FACTORS, None, 1.0, top) == rules.Drain(0, 32)
+    assert narrowest((576, 1 << 12, 1 << 12), None, 1.0, top) == rules.Drain(10, 32)
+    assert narrowest((144, 15, 7), None, 1.0, top) == rules.Drain(0, 16)  # whatever the codes are
+    assert narrowest(FACTORS, ends, 1.0, top) == rules.Drain(7, 16)  # 2**21, with headroom, by 2**15 - 1 less a step
+    assert narrowest(FACTORS, ends / 2**9, 1.0, top) == rules.Drain(0, 16)
+    assert narrowest(FACTORS, ends * 2**9, 1.0, top) == rules.Drain(8, 16)  # no sum has more than 24 bits
+    assert narrowest(FACTORS, ends, 1.0, (1 << 11) - 1).bits == 16
+    assert narrowest(FACTORS, ends, 1.0, (1 << 12) - 1) == rules.Drain(0, 32)
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ def test_sound_descriptors_pass():
         ({"opcode": 3, "flags": 1 << 15, "stream_bits": 0}, Error.OPCODE),
         ({"flags": 1 << 6, "header_reserved": 1}, Error.FLAGS),
         ({"out_format": 3, "stream_bits": 0}, Error.FLAGS),
+        ({"out_shift": 31}, Error.NONE),
+        ({"out_shift": 32}, Error.SHAPE),
         ({"sink_reserved": 1, "stream_bits": 0}, Error.RESERVED),
         ({"parts_reserved": 1 << 23, "samples": 0}, Error.RESERVED),
         ({"stream_bits": 0}, Error.PRECISION),
@@ -282,9 +284,10 @@ def test_stationary_precision_byte_is_read_before_the_tile_is_measured(byte, err
 
 
 @pytest.mark.parametrize("form", Format)
-def test_results_that_do_not_fit_wrap_and_are_counted(form):
+@pytest.mark.parametrize("shift", [0, 3, 31])
+def test_results_are_shifted_and_what_does_not_fit_is_clipped_and_counted(form, shift):
     kind, bits = f"<i{form.nbytes}", 8 * form.nbytes
-    # 144 lanes of +-(2**12 - 1) * 2**15: 2**34 and more, beyond int32 only where the sign flips or the sum is large.
+    # 144 lanes of +-(2**12 - 1) * 2**15: 2**34 and more, beyond int32; 98,301 and less beside them.
     x = np.zeros((1, 1, 8, 144), np.int64)
     x[..., 0, :] = 0xFFF
     x[..., 1, :1] = 3
@@ -296,12 +299,12 @@ def test_results_that_do_not_fit_wrap_and_are_counted(form):
         (STATIONARY, pack_stationary(flat_lanes(w), 16, 4, 1, 1)),
     )
     strides = dict.fromkeys(("out_stride_n", "out_stride_m"), 8 * 4 * form.nbytes)
-    descriptor = flat(bits=12, stationary_bits=16, out_format=form, **strides)
-    exact = x[0, 0] @ w.T
+    descriptor = flat(bits=12, stationary_bits=16, out_format=form, out_shift=shift, **strides)
+    exact = (x[0, 0] @ w.T) >> shift
     limit = 1 << (bits - 1)
     done = execute(TINY, memory, [descriptor])
     assert done == Completion(1, Error.NONE, None, int(((exact < -limit) | (exact >= limit)).sum()))
-    assert np.array_equal(results(memory, 1, 8, kind)[0], exact.astype(kind))
+    assert np.array_equal(results(memory, 1, 8, kind)[0], np.clip(exact, -limit, limit - 1))
 
 
 def test_accumulators_have_48_bits():

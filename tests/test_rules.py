@@ -118,8 +118,18 @@ def test_a_stream_that_does_not_fit_is_refused(value):
     with pytest.raises(OverflowError, match=f"stream v holds {value >> 7}, must fit 18 signed bits"):
         lane(k, none, wide >> 7, low=0, high=1)
     with pytest.raises(OverflowError, match="sums of the array holds"):
-        rules.drained(wide * 8, 2)
-    assert int(rules.drained(wide * 8, 4)[0, 0, 0, 0]) == value >> 1
+        rules.drained(wide * 8, rules.Drain(2))
+    assert int(rules.drained(wide * 8, rules.Drain(4))[0, 0, 0, 0]) == value >> 1
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_narrow_sums_are_shifted_down_then_clipped(library):
+    sums = np.array(
+        [[[[-(1 << 30), -(1 << 20) - 1, -(1 << 20), -33, -32, -1, 31, 32, (1 << 20) - 1, 1 << 20, 1 << 40]]]]
+    )
+    found = rules.drained(of_library(library, sums), rules.Drain(5, rules.NARROW_BITS))
+    low, high = -(1 << 15), (1 << 15) - 1
+    assert to_numpy(found)[0, 0, 0].tolist() == [low, low, low, -2, -1, -1, 0, 1, high, high, high]
 
 
 def test_a_sum_that_rounding_might_carry_out_of_its_width_is_refused():

@@ -28,10 +28,11 @@ Tables = Callable[[int, int], bytes]
 
 _NO_TABLES = (b"", b"")
 
-#: Fields of passes that change nothing but numbers.
+#: Fields that change nothing but numbers.
 _OF_NO_TIME = {
     *("vector_key_low", "vector_key_high", "vector_number", "vector_number_stride_n", "vector_number_stride_c"),
     *("vector_raised", "vector_top", "vector_shift", "vector_dropped"),
+    "out_shift",
 }
 #: Endings of fields that are addresses.
 _ADDRESSES = ("_base", "_table", "_coefficients", "_sums")

@@ -12,13 +12,14 @@ from rtl.config import BEAT_BYTES, AcceleratorConfig
 from rtl.control import DRAIN_ROWS
 from rtl.ddr import Ddr
 from rtl.isa import Descriptor
+from rtl.narrow import Narrow
 from rtl.store_lane import QUADS
 from sim.tile_model import Tile
 
 #: From a granted request to its first beat on the bus.
-DRAIN = DRAIN_LATENCY + 4
+DRAIN = DRAIN_LATENCY + Narrow.LATENCY + 4
 #: Requests whose sums can wait for the bus: those in flight less those on their way, and two that are packed already.
-WAITING = QUADS - DRAIN_LATENCY + 2
+WAITING = QUADS - DRAIN_LATENCY - Narrow.LATENCY + 2
 
 
 class StoreLane:

@@ -16,6 +16,7 @@ from host.step.arrange import arrange, restore
 from host.step.engine import Engine, Measured, Passed, Sums, Tensor, VectorPass
 from host.step.network import Normed
 from host.step.noise import noise
+from host.step.rules import Drain
 
 
 @dataclass
@@ -83,17 +84,18 @@ class ArrayEngine(Engine):
     def upper(self, tensor: Tensor, dropped: int) -> Tensor:
         return _tensor(_codes(tensor) >> dropped, tensor.bits - dropped, False) if dropped else tensor
 
-    def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
+    def forward(self, of: Normed, x: Tensor, w: Tensor, drain: Drain) -> Tensor:
         with self.account.kind("products"):
-            return _sums(of.product.forward(self.board, _operand(x), _kernel(of, w)), dropped)
+            return _sums(of.product.forward(self.board, _operand(x), _kernel(of, w)), drain)
 
-    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: tuple[int, int, int, int], dropped: int) -> Tensor:
+    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: tuple[int, int, int, int], drain: Drain) -> Tensor:
         with self.account.kind("products"):
-            return _sums(of.product.input_grad(self.board, _operand(g), _kernel(of, w), shape), dropped)
+            return _sums(of.product.input_grad(self.board, _operand(g), _kernel(of, w), shape), drain)
 
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
         with self.account.kind("products"):
-            return _sums(arrange(of.product.weight_grad(self.board, _operand(g), _operand(x), of.kernel)), dropped)
+            sums = of.product.weight_grad(self.board, _operand(g), _operand(x), of.kernel)
+            return _sums(arrange(sums), Drain(dropped))
 
 
 def _tensor(codes: Array, bits: int, signed: bool) -> Tensor:
@@ -110,8 +112,8 @@ def _zeros(mask: Array) -> Array:
     return xp.zeros(mask.shape, dtype=xp.int64, device=device(mask))
 
 
-def _sums(sums: Array, dropped: int) -> Tensor:
-    return _tensor(rules.drained(sums, dropped), rules.U_BITS, True)
+def _sums(sums: Array, drain: Drain) -> Tensor:
+    return _tensor(rules.drained(sums, drain), rules.U_BITS, True)
 
 
 def _operand(tensor: Tensor) -> QTensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from host.quantise import Precision
-from host.step.coefficients import combined, dropped_bits, exponents, fit, norm_gradient
+from host.step.coefficients import combined, exponents, fit, narrowest, norm_gradient
 from host.step.engine import Measured, Noise, Passed, Sums, Tensor, VectorPass
 from host.step.gates import Gates
 from host.step.network import Normed
@@ -34,7 +34,7 @@ NormGrads = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class _Source:
-    """What a gradient that is to be stored comes from: u * scale, behind `dropped` bits, and what is added.
+    """What a gradient that is to be stored comes from: u * scale * 2**shift, and what is added.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class _Source:
     places: np.ndarray
     u: Tensor
     scale: float
-    dropped: int
+    shift: int
     bound: float
     top: int
     skip: Tensor | None = None
@@ -125,7 +125,7 @@ class Backward:
             to = self._through_norm(passage.shortcut, dz, [g.beside for g in dz if g.beside])
             beside = self._to_be_added(passage.shortcut, to, below)
         if passage.block.gated is None:
-            sources = self._sums(body[0], gradients)
+            sources = self._sums(body[0], gradients, _at(below.body[-1]), [self._sum_top(below)])
             return self._to_sum(passage, dz, beside, sources, None, below)
         entering = self._to_be_added(body[0], gradients, below, _ADDED)
         above = self.gates.backward(passage, dz, entering, inner[::-1], beside)
@@ -166,39 +166,39 @@ class Backward:
 
     # Input gradients ------------------------------------------------------------------------------------------------
 
-    def _sums(self, y: Result, gradients: list[Factor]) -> list[tuple[np.ndarray, Tensor, float, int, float]]:
-        """Input gradients of the pieces as sums of products: places, codes, their scale, dropped bits, and a bound."""
+    def _sums(
+        self, y: Result, gradients: list[Factor], name: str, tops: list[int]
+    ) -> list[tuple[np.ndarray, Tensor, float, int, float]]:
+        """Input gradients of the pieces as sums of products, to be stored under a name in codes up to `tops`.
+
+        Of each its places, codes, their scale, the bits that they were shifted by, and a bound.
+        """
         found = []
-        for piece, g in zip(y.pieces, gradients, strict=True):
-            magnitudes = y.of.terms[1], g.top, y.w.top
-            dropped, scale = dropped_bits(*magnitudes), g.scale * y.w.scale
-            u = self.engine.input_grad(y.of, g.codes, y.w.codes, piece.x.codes.shape, dropped)
-            found.append((piece.run.places, u, scale, dropped, scale * float(np.prod(magnitudes, dtype=np.float64))))
+        for piece, g, top in zip(y.pieces, gradients, tops, strict=True):
+            factors, scale = (y.of.terms[1], g.top, y.w.top), g.scale * y.w.scale
+            drain = narrowest(factors, self.ranges.last.get(name), scale, top)
+            u = self.engine.input_grad(y.of, g.codes, y.w.codes, piece.x.codes.shape, drain)
+            bound = scale * float(np.prod(factors, dtype=np.float64))
+            found.append((piece.run.places, u, scale, drain.shift, bound))
         return found
 
     def _to_result(self, y: Result, gradients: list[Factor], target: Result) -> list[Gradient]:
         """The input gradient inside a block, where the ReLU was positive, measured with the result before it."""
+        name, tops = _at(target), [self._dz_top(target.of, piece.run.precision) for piece in target.pieces]
         sources = [
-            _Source(
-                piece.run,
-                *source,
-                self._dz_top(target.of, piece.run.precision),
-                mask=piece.mask,
-                target=piece.codes,
-                first=piece.run.before,
-            )
-            for piece, source in zip(target.pieces, self._sums(y, gradients), strict=True)
+            _Source(piece.run, *source, top, mask=piece.mask, target=piece.codes, first=piece.run.before)
+            for piece, source, top in zip(target.pieces, self._sums(y, gradients, name, tops), tops, strict=True)
         ]
-        return self._stored(f"{target.of.name}.dz", target.of, sources)
+        return self._stored(name, target.of, sources)
 
     def _to_be_added(self, y: Result, gradients: list[Factor], below: Passage, stream: int = _STORED) -> list[Gradient]:
         """The input gradient as a tensor of its own, in the format of the sum behind the block below."""
-        top = self._sum_top(below)
+        name, top = f"{y.of.name}.dx", self._sum_top(below)
         sources = [
             _Source(piece.run, *source, top, first=piece.run.before)
-            for piece, source in zip(y.pieces, self._sums(y, gradients), strict=True)
+            for piece, source in zip(y.pieces, self._sums(y, gradients, name, [top] * len(y.pieces)), strict=True)
         ]
-        return self._stored(f"{y.of.name}.dx", y.of, sources, one_unit=True, stream=stream)
+        return self._stored(name, y.of, sources, one_unit=True, stream=stream)
 
     def _to_sum(
         self,
@@ -237,16 +237,16 @@ class Backward:
                 if added:
                     largest += added[0].unit * skip_top
                 if enters:
-                    _, _, scale, dropped, bound = body[0]
+                    _, _, scale, shift, bound = body[0]
                     if added:
                         how |= {"skip": skip.of(self.engine, places), "skip_unit": added[0].unit}
                     u, bound = through.of(self.engine, places), bound + largest
                 else:
-                    u, scale, dropped, bound = skip.of(self.engine, places), added[0].unit, 0, largest
-                sources.append(_Source(run, places, u, scale, dropped, bound, top, **how))
+                    u, scale, shift, bound = skip.of(self.engine, places), added[0].unit, 0, largest
+                sources.append(_Source(run, places, u, scale, shift, bound, top, **how))
                 first += len(places)
             first = 0
-        return self._stored(f"{target.of.name}.dz", target.of, sources, one_unit=True, apart=below.block.skips)
+        return self._stored(_at(target), target.of, sources, one_unit=True, apart=below.block.skips)
 
     def _stored(
         self,
@@ -261,16 +261,17 @@ class Backward:
         """Gradients as they are stored, all of `one_unit` or each with its own; measured for each sample if `apart`."""
         if not sources:
             return []
-        coarsest = max(sources, key=lambda source: source.scale * 2.0**source.dropped)
+        coarsest = max(sources, key=lambda source: source.scale * 2.0**source.shift)
 
         def unit_of(source: _Source, largest: np.ndarray) -> float:
             like = coarsest if one_unit else source
-            return like.scale * 2.0 ** float(exponents(largest, like.scale, like.top, like.dropped))
+            return like.scale * 2.0 ** float(exponents(largest, like.scale, like.top, like.shift))
 
         def store(source: _Source, largest: np.ndarray, *, stored: bool = True) -> tuple[Passed, float]:
             unit = unit_of(source, largest)
-            alpha = source.scale * 2.0**source.dropped / unit
-            beta = alpha / 2 if source.dropped else 0.0
+            alpha = source.scale * 2.0**source.shift / unit
+            # What the drain has taken on average, half a step of it, is given back.
+            beta = alpha / 2 if source.shift else 0.0
             if source.above is not None:
                 beta = beta + source.above / unit
             k = fit(alpha, source.skip_unit / unit if source.skip else 0.0, beta)
@@ -327,3 +328,8 @@ class Backward:
     def _dz_top(self, of: Normed, precision: Precision) -> int:
         """Largest code of a gradient that the batch norm of a convolution reads at such a precision."""
         return (1 << (of.precision(precision).bw + self.storage.dz - 1)) - 1
+
+
+def _at(target: Result) -> str:
+    """The name of the gradient at a result's place, behind its batch norm."""
+    return f"{target.of.name}.dz"

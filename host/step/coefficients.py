@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from host.nn.float_layers import BatchNorm2d
-from host.step.rules import A_BITS, B_BITS, C_BITS, U_BITS, Coefficients, Statistics
+from host.step.rules import A_BITS, B_BITS, C_BITS, NARROW_BITS, U_BITS, Coefficients, Drain, Statistics
 
 #: Powers of two that a stored tensor may grow from one step to the next before it is clipped.
 HEADROOM = 1
+#: Bits that narrow sums have at least beyond a stored number, for channels whose sums are smaller and shifted alike.
+_SPREAD = 4
 #: No sum is shifted further: what lies beyond has no influence on results of 25 bits.
 _MOST_SHIFT = 40
 #: Smallest step of a gradient behind batch norm, in steps of the one before it.
@@ -55,20 +57,34 @@ def dropped_bits(terms: int, *magnitudes: int) -> int:
     return max(0, bound.bit_length() - (U_BITS - 1))
 
 
+def narrowest(factors: tuple[int, ...], largest: np.ndarray | None, unit: float, top: int) -> Drain:
+    """How sums leave the array of which numbers are stored by codes up to `top`, in multiples of `unit`.
+
+    Parameters
+    ----------
+    factors : how many products a sum has, and magnitudes of their operands.
+    largest : what the stored numbers are expected to reach, (C,) or one; None if nobody knows.
+    """
+    bound, bits = int(np.prod(factors, dtype=object)), top.bit_length() + 1
+    spare = max(0, bound.bit_length() + 1 - NARROW_BITS)  # a shift by more leaves bits without use
+    if not spare:
+        return Drain(0, NARROW_BITS)
+    if largest is None or bits + _SPREAD > NARROW_BITS:
+        return Drain(dropped_bits(*factors))
+    wanted = int(np.max(exponents(largest, unit, top))) + bits - NARROW_BITS
+    return Drain(min(max(0, wanted), spare), NARROW_BITS)
+
+
 def exponents(largest: np.ndarray | float, unit: float, top: int, least: int = 0) -> np.ndarray:
     """For each number the smallest e, `least` or more, for which top * unit * 2**e is it with its headroom; int64."""
     mantissa, power = np.frexp(np.asarray(largest, np.float64) * 2.0**HEADROOM / (top * unit))
     return np.maximum(power - (mantissa == 0.5), least).astype(np.int64)
 
 
-def storing(exponent: np.ndarray, dropped: int) -> Coefficients:
-    """Coefficients that shift drained sums right by `exponent` (C,) in all, `dropped` of it having been done.
-
-    What dropping has taken on average, half a step, is given back.
-    """
-    shift = int(exponent.max()) - dropped
+def storing(exponent: np.ndarray, drain: Drain) -> Coefficients:
+    """Coefficients that shift sums right by `exponent` (C,) in all, part of which the drain has done."""
     a = np.left_shift(np.int64(1), int(exponent.max()) - exponent)
-    return Coefficients(a, np.int64(0) * a, a // 2 if dropped else 0 * a, shift)
+    return Coefficients(a, 0 * a, 0 * a, int(exponent.max()) - drain.shift)
 
 
 def spread_limited(exponent: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from host.board import Board
 from host.step.account import Account
 from host.step.network import Normed
 from host.step.noise import Key
-from host.step.rules import Coefficients, Statistics
+from host.step.rules import Coefficients, Drain, Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +150,8 @@ class Passed(NamedTuple):
 class Engine(ABC):
     """Computes passes and products beside or on a board.
 
-    Products are of tensors of codes, and of weights that `digits` gave. Their results are sums as stream u has them,
-    without their lowest `dropped` bits.
+    Products are of tensors of codes, and of weights that `digits` gave. Their results are sums as stream u has them;
+    those of weight gradients lose their lowest `dropped` bits only there.
 
     Attributes
     ----------
@@ -197,11 +197,11 @@ class Engine(ABC):
         """An operand of products: a tensor without a sign, but for its lowest bits."""
 
     @abstractmethod
-    def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
+    def forward(self, of: Normed, x: Tensor, w: Tensor, drain: Drain) -> Tensor:
         """Sums of a convolution of x."""
 
     @abstractmethod
-    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: tuple[int, int, int, int], dropped: int) -> Tensor:
+    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: tuple[int, int, int, int], drain: Drain) -> Tensor:
         """Sums of its input gradient, of the input's shape."""
 
     @abstractmethod

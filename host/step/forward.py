@@ -13,12 +13,12 @@ import numpy as np
 
 from host.nn.layers import Context
 from host.quantise import Precision
-from host.step.coefficients import Norm, dropped_bits, exponents, fit, moments, spread_limited, storing
+from host.step.coefficients import Norm, exponents, fit, moments, narrowest, spread_limited, storing
 from host.step.engine import Passed, Sums, Tensor, VectorPass
 from host.step.network import Block, Network, Normed
 from host.step.operands import of_result, stored_operand, unit_of
 from host.step.ranges import found
-from host.step.rules import Coefficients
+from host.step.rules import Coefficients, Drain
 from host.step.tensors import (
     Activation,
     Factor,
@@ -51,13 +51,13 @@ class _Form(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Sums of a run's product: codes * scale * 2**dropped, to be stored in codes up to top."""
+    """Sums of a run's product: codes * scale * 2**drain.shift, to be stored in codes up to top."""
 
     run: Run
     x: Factor
     codes: Tensor
     scale: float
-    dropped: int
+    drain: Drain
     top: int
 
 
@@ -148,14 +148,15 @@ class Forward:
             return result
         name, jobs = f"{normed.name}.y", []
         for run, x in operands:
-            dropped = dropped_bits(normed.terms[0], x.top, w.top)
-            sums = self.engine.forward(normed, x.codes, w.codes, dropped)
             top = (1 << (normed.precision(run.precision).fw + self.storage.y - 1)) - 1
-            jobs.append(_Sums(run, x, sums, x.scale * w.scale, dropped, top))
+            factors, scale = (normed.terms[0], x.top, w.top), x.scale * w.scale
+            drain = narrowest(factors, self.ranges.last.get(name), scale, top)
+            sums = self.engine.forward(normed, x.codes, w.codes, drain)
+            jobs.append(_Sums(run, x, sums, scale, drain, top))
 
         def store(job: _Sums, largest: np.ndarray, *, stored: bool = True) -> tuple[Passed, np.ndarray]:
-            exponent = spread_limited(exponents(largest, job.scale, job.top, job.dropped))
-            asked = VectorPass(storing(exponent, job.dropped), job.top, job.codes, sums=Sums.SQUARES, stored=stored)
+            exponent = spread_limited(exponents(largest, job.scale, job.top, job.drain.least))
+            asked = VectorPass(storing(exponent, job.drain), job.top, job.codes, sums=Sums.SQUARES, stored=stored)
             return self.engine.run(asked), job.scale * 2.0**exponent
 
         def attempt(largest: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from functools import lru_cache
 from math import prod
 
 from host.operand import Operand
-from host.plan import sums
 from host.plan.formats import Digits
 from host.plan.plan import Draft, Plan, Source, Spec, Target
 from host.plan.window import plan_whole
@@ -37,17 +36,17 @@ def digits(w: Spec, order: Order) -> Digits:
 
 
 @lru_cache(_KEPT)
-def forward(target: Target, x: Spec, w: Spec, stride: int, size: tuple[int, int]) -> Plan:
-    """Plan of one node for (N, M, *size) of x (N, C, H, W) and w (M, C, kh, kw)."""
+def forward(target: Target, x: Spec, w: Spec, stride: int, size: tuple[int, int], sum_bits: int) -> Plan:
+    """Plan of one node for (N, M, *size) of x (N, C, H, W) and w (M, C, kh, kw), in results of `sum_bits`."""
     rows, channels, *taps = w.shape
-    return _plan(target, x, w, Order.TURNED, (rows, channels * prod(taps)), stride, size)
+    return _plan(target, x, w, Order.TURNED, (rows, channels * prod(taps)), stride, size, sum_bits)
 
 
 @lru_cache(_KEPT)
-def input_grad(target: Target, g: Spec, w: Spec, stride: int, size: tuple[int, int]) -> Plan:
-    """Plan of one node for (N, C, *size) of g (N, M, H', W') and w (M, C, kh, kw)."""
+def input_grad(target: Target, g: Spec, w: Spec, stride: int, size: tuple[int, int], sum_bits: int) -> Plan:
+    """Plan of one node for (N, C, *size) of g (N, M, H', W') and w (M, C, kh, kw), likewise."""
     rows, channels, *taps = w.shape
-    return _plan(target, g, w, Order.TAPS, (channels, rows * prod(taps)), 1, size, stuffed=stride == 2)
+    return _plan(target, g, w, Order.TAPS, (channels, rows * prod(taps)), 1, size, sum_bits, stuffed=stride == 2)
 
 
 def _plan(
@@ -58,10 +57,11 @@ def _plan(
     product: tuple[int, int],
     stride: int,
     size: Sequence[int],
+    sum_bits: int,
     *,
     stuffed: bool = False,
 ) -> Plan:
-    """`product`: rows, and terms of a sum. Sums are bounded by the widths alone, as nobody has seen the codes."""
+    """`product`: rows, and terms of a sum, which the widths alone bound, as nobody has seen the codes."""
     rows, terms = product
     image = Source("stream", stream.shape, stream.bits, stream.signed)
     bound = terms * image.largest * Source("digits", w.shape, w.bits, w.signed).largest
@@ -71,7 +71,7 @@ def _plan(
     def largest(stream: Operand, digits: Operand) -> int:
         return bound
 
-    draft = Draft(target, {"stream": stream, "digits": w}, sums.reach(bound), largest)
+    draft = Draft(target, {"stream": stream, "digits": w}, sum_bits, largest)
     height, width = size
     plan_whole(draft, image, digits(w, order), rows, stride, (1, 1), (height, width), stuffed=stuffed)
     return draft.plan()

@@ -29,7 +29,7 @@ from host.step.gradient import Operand, WeightGradient
 from host.step.network import Normed
 from host.step.passes import descriptor, is_of_samples, pack_coefficients, sums_bytes, unpack_sums
 from host.step.places import Place, digit_place, plane_strides, result_strides
-from host.step.rules import U_BITS, Coefficients, Statistics, joined
+from host.step.rules import U_BITS, Coefficients, Drain, Statistics, joined
 from host.step.submission import Submission
 from rtl.config import BEAT_BYTES, BEAT_WORDS, CHIP_BASE, TAPS, WORD_CHANNELS
 from rtl.isa import Order, Source
@@ -157,19 +157,18 @@ class MemoryEngine(Engine):
         tensor.held.region.users += 1
         return self._owned(Tensor(tensor.shape, tensor.bits - dropped, False, tensor.held))
 
-    def forward(self, of: Normed, x: Tensor, w: Tensor, dropped: int) -> Tensor:
+    def forward(self, of: Normed, x: Tensor, w: Tensor, drain: Drain) -> Tensor:
         self._charge(of, x, w)
         _, height, width = of.product.out(x.shape[1:], of.kernel)
-        plan = lowering.forward(
-            self._board.target, _spec(x), Spec(of.kernel, w.bits, w.signed), of.product.stride, (height, width)
-        )
-        return self._product(plan, x, w, (x.shape[0], of.kernel[0], height, width), dropped)
+        kernel, stride = Spec(of.kernel, w.bits, w.signed), of.product.stride
+        plan = lowering.forward(self._board.target, _spec(x), kernel, stride, (height, width), drain.bits)
+        return self._product(plan, x, w, (x.shape[0], of.kernel[0], height, width), drain)
 
-    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
+    def input_grad(self, of: Normed, g: Tensor, w: Tensor, shape: Shape, drain: Drain) -> Tensor:
         self._charge(of, g, w, shape)
         kernel, stride = Spec(of.kernel, w.bits, w.signed), of.product.stride
-        plan = lowering.input_grad(self._board.target, _spec(g), kernel, stride, (shape[2], shape[3]))
-        return self._product(plan, g, w, shape, dropped)
+        plan = lowering.input_grad(self._board.target, _spec(g), kernel, stride, (shape[2], shape[3]), drain.bits)
+        return self._product(plan, g, w, shape, drain)
 
     def weight_grad(self, of: Normed, g: Tensor, x: Tensor, dropped: int) -> Tensor:
         """The gradient becomes digits first."""
@@ -196,7 +195,7 @@ class MemoryEngine(Engine):
             place = place._replace(parts=work.parts, stride_parts=work.part_bytes)
             return self._results(shape, place)
 
-    def _product(self, plan: Plan, stream: Tensor, w: Tensor, shape: Shape, dropped: int) -> Tensor:
+    def _product(self, plan: Plan, stream: Tensor, w: Tensor, shape: Shape, drain: Drain) -> Tensor:
         with self.account.kind("descriptors"):
             [node] = plan.nodes
             (at_stream, at_kernel), [at_sums] = node.reads, node.writes
@@ -207,12 +206,12 @@ class MemoryEngine(Engine):
                 at_kernel: w.held.region,
                 at_sums: self._take_results(sums.nbytes),
             }
-            lies = _lies(stream)
-            descriptors = [replace(each, **lies) for each in node.at(lambda number: regions[number].address)]
+            fields = {**_lies(stream), "out_shift": drain.shift}
+            descriptors = [replace(each, **fields) for each in node.at(lambda number: regions[number].address)]
             self._work.add(descriptors, [regions[at_stream], regions[at_kernel]], [regions[at_sums]])
             _, _, stride_y = result_strides(shape, sums.out_bytes)
             strides = sums.sample_bytes, sums.block_bytes, stride_y
-            return self._results(shape, Place(regions[at_sums], *strides, _source(sums.out_bytes), dropped))
+            return self._results(shape, Place(regions[at_sums], *strides, _source(sums.out_bytes)))
 
     def _charge(self, of: Normed, a: Tensor, b: Tensor, input_shape: Shape | None = None) -> None:
         """The work, as `host.ops` charges it."""

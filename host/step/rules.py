@@ -53,6 +53,28 @@ class Coefficients:
             raise OverflowError(f"a shift by {self.shift} bits, must be 0 to {MOST_SHIFT}")
 
 
+#: Bits of sums that leave the array as int16.
+NARROW_BITS = 16
+
+
+class Drain(NamedTuple):
+    """How sums of the array become stream u.
+
+    Attributes
+    ----------
+    shift : lowest bits that they lose.
+    bits : what they are stored with then: 32, or `NARROW_BITS`, to which they are clipped.
+    """
+
+    shift: int = 0
+    bits: int = 32
+
+    @property
+    def least(self) -> int:
+        """Smallest power of two to whose multiples they can be rounded as if nothing had been shifted out."""
+        return self.shift + 1 if self.shift else 0
+
+
 class Passed(NamedTuple):
     """What a lane gives: codes, the mask of a ReLU or the one that was given, and how many results were clipped."""
 
@@ -126,9 +148,12 @@ def _fraction(shift: int, noise: Array | None) -> Array | int:
     return noise << (shift - NOISE_BITS) if shift >= NOISE_BITS else noise >> (NOISE_BITS - shift)
 
 
-def drained(sums: Array, dropped: int) -> Array:
-    """Sums of the array as stream u: without their lowest `dropped` bits."""
-    u = sums >> dropped
+def drained(sums: Array, drain: Drain) -> Array:
+    """Sums of the array as stream u."""
+    u = sums >> drain.shift
+    if drain.bits == NARROW_BITS:
+        end = 1 << (NARROW_BITS - 1)
+        u = array_namespace(u).clip(u, -end, end - 1)
     check("sums of the array", u, U_BITS)
     return u
 

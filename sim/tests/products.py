@@ -63,6 +63,7 @@ def drawn_product(
             stationary_stride_n=8 * up_to(31) if rng.random() < 0.2 else 0,
             stationary_order=int(rng.choice(list(Order))) if config.square else Order.ROWS,
             out_format=up_to(2, 0),
+            out_shift=up_to(31, 0) if rng.random() < 0.5 else 0,
         )
         d.tile_rows = 1 if flat else up_to(d.out_height)
         span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3

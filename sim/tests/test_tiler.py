@@ -110,6 +110,7 @@ def descriptor(rng, **changes) -> Descriptor:
             opcode=Opcode.FLAT if flat else Opcode.WINDOW,
             flags=Flag(int(rng.integers(4))) | tables | Flag.INTERRUPT,
             out_format=int(rng.integers(3)),
+            out_shift=int(rng.integers(32)),
             stream_bits=int(rng.integers(1, 8)),
             stationary_bits=int(rng.integers(1, 17)),
             samples=int(rng.integers(1, 9)),

@@ -259,6 +259,7 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             stationary_table=TABLES + 64 + int(rng.integers(8)),
             out_base=RESULTS,
             out_format=int(rng.integers(3)),
+            out_shift=int(rng.integers(16)),
         )
         d.tile_rows = 1 if flat else int(rng.integers(1, d.out_height + 1))
         span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
