@@ -43,7 +43,12 @@ class Queue(wiring.Component):
         filled = Signal(depth)
         behind = filled[1] if depth > 1 else Const(0)  # there is an item behind the oldest
         pushed = Mux(push, Cat(1, filled), filled)
-        m.d.sync += filled.eq(Mux(pop, pushed >> 1, pushed))
+        following = Mux(pop, pushed >> 1, pushed)
+        m.d.sync += filled.eq(following)
+        room = ~filled[-1]
+        if depth <= 2:  # the last item has all bits of the payload to choose: whoever writes sees another register
+            room = Signal(init=1)
+            m.d.sync += room.eq(~following[depth - 1])
 
         # Every item is written to the memory; one that finds nobody before it goes to the register as well.
         tail = Signal(range(depth))  # where the next item is written
@@ -53,10 +58,10 @@ class Queue(wiring.Component):
             m.d.sync += tail.eq(after(tail))
         with m.If(pop):
             m.d.sync += second.eq(after(second))
-        with m.If(self.o.ready | ~filled[0]):
+        with m.If(~filled[0] | (self.o.ready if depth > 1 else 0)):
             m.d.sync += Value.cast(oldest).eq(Mux(behind, Value.cast(read.data), Value.cast(self.i.payload)))
         m.d.comb += [
-            self.i.ready.eq(~filled[-1]),
+            self.i.ready.eq(room),
             self.o.valid.eq(filled[0]),
             self.o.payload.eq(oldest),
             write.addr.eq(tail),
@@ -64,4 +69,37 @@ class Queue(wiring.Component):
             write.en.eq(push),
             read.addr.eq(second),
         ]
+        return m
+
+
+class PacedQueue(wiring.Component):
+    """Queue of two items that gives one every second cycle, for a reader whose `ready` comes late.
+
+    It reaches a single register: that the oldest item has been taken is only looked at in the next cycle.
+
+    Members
+    -------
+    i : In(stream of shape), o : Out(stream of shape)
+        One cycle of latency; both sides see registers.
+    """
+
+    def __init__(self, shape):
+        self._shape = shape
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        behind = Signal(self._shape, reset_less=True)
+        waits = Signal()  # there is one behind the oldest
+        m.d.comb += self.i.ready.eq(~waits)
+        with m.If(~waits):
+            m.d.sync += [behind.eq(self.i.payload), waits.eq(self.i.valid & self.o.valid)]
+        with m.If(~self.o.valid):
+            m.d.sync += [
+                self.o.payload.eq(Mux(waits, Value.cast(behind), Value.cast(self.i.payload))),
+                self.o.valid.eq(waits | self.i.valid),
+                waits.eq(0),
+            ]
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
         return m

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, WORD_CHANNELS, AcceleratorConfig
 from .dma import Command
-from .queue import Queue
+from .queue import PacedQueue, Queue
 from .states import States
 from .tiles import VectorTile
 from .vector_block import COEFFICIENTS_BYTES
@@ -244,11 +244,11 @@ class VectorIssue(wiring.Component):
         m.d.sync += sets.eq(sets + self.set_drained - set_sent)
         return room, sets.any()
 
-    def _queues(self, m: Module) -> list[tuple[Queue, Queue, Signal]]:
+    def _queues(self, m: Module) -> list[tuple[PacedQueue, Queue, Signal]]:
         """Of each manager the commands and the notes, which hide how commands are taken, and whether there is room."""
         queues = []
         for manager in range(self._config.managers):
-            m.submodules[f"commands{manager}"] = commands = Queue(Command, 2)
+            m.submodules[f"commands{manager}"] = commands = PacedQueue(Command)
             m.submodules[f"notes{manager}"] = notes = Queue(Note, 2 * self._config.outstanding)
             wiring.connect(m, commands.o, wiring.flipped(self.command[manager]))
             wiring.connect(m, notes.o, wiring.flipped(self.notes[manager]))

@@ -125,7 +125,12 @@ class VectorSend(wiring.Component):
         m.submodules.beats = beats = Queue(BEAT_BITS, self._ROOM)
         wiring.connect(m, beats.o, wiring.flipped(self.o))
         valid = Signal(VectorCollect.LATENCY)
-        m.d.sync += [valid.eq((valid << 1) | read), left.eq(left + (beats.o.valid & beats.o.ready) - read)]
+        gone = Signal()  # one has, in the cycle before
+        m.d.sync += [
+            valid.eq((valid << 1) | read),
+            gone.eq(beats.o.valid & beats.o.ready),
+            left.eq(left + gone - read),
+        ]
         m.d.comb += [
             beats.i.payload.eq(self.beat_data),
             beats.i.valid.eq(valid[-1]),

@@ -169,6 +169,4 @@ def test_the_vector_unit_has_five_levels_at_most(tmp_path):
     found = worst(tmp_path, design, keep="lane_pair vector_plane")
     print(levels.table(levels.as_json(found)))
     assert {"vector", "lane_pair", "vector_plane"} <= found.keys()
-    # Not five: a word whose sums follow keeps the next one from moving in the same cycle. To be pipelined.
-    longer = {"vector": 6}
-    assert {name: path.levels for name, path in found.items() if path.levels > longer.get(name, 5)} == {}
+    assert {name: path.levels for name, path in found.items() if path.levels > 5} == {}
