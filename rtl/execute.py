@@ -190,7 +190,7 @@ class Execute(wiring.Component):
         with m.If(capture):
             m.d.sync += tile.eq(self.i.payload)
         m.d.comb += [
-            self.i.ready.eq(vacant & results),
+            self.i.ready.eq(captured),  # a cycle later: many flags and a wide record hang on it
             tile_begun.eq(vacant & results & self.i.valid),
             self.wait_result.eq(vacant & ~results & self.i.valid),
         ]

@@ -141,10 +141,12 @@ class Issue(wiring.Component):
             m.d.comb += self.i.ready.eq(1)
             states.go("TILE")
 
+        taken = Signal()  # a slot, in the cycle before: the next one is looked for later still
+        m.d.sync += taken.eq(states.at["SLOT"] & free)
         m.d.comb += [
             parts.first.eq(states.at["TILE"]),
             parts.step.eq(states.at["BLOCK"]),
-            free.eq(self._free_slots(m, weight, states.at["SLOT"] & free) & (weight | parts.ready)),
+            free.eq(self._free_slots(m, weight, taken) & (weight | parts.ready)),
         ]
         addr = self._addresses(m, weight, states.at, images.last, parts)
         m.d.comb += [
