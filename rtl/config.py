@@ -182,8 +182,8 @@ class AcceleratorConfig:
         """The named preset, with `changes` to single fields.
 
         `tiny` compiles fast and cuts everything into many tiles; `sim` is one full cluster with the buffers of the
-        real one; `vector` is that with a vector unit; `zc706` is the 20-cluster array of the XC7Z045; `z020` and `z010`
-        are what smaller devices of that family hold.
+        real one; `vector` is that with a vector unit; `zc706` is the 20-cluster array of the XC7Z045 with one too;
+        `z020` and `z010` are what smaller devices of that family hold.
         """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
@@ -207,5 +207,5 @@ PRESETS = {
     "vector": AcceleratorConfig(clusters=1, vector=True),
     "z010": AcceleratorConfig(clusters=1, rows=8, vendor="xc7"),  # 16 rows would take all LUTs but a few
     "z020": AcceleratorConfig(clusters=5, managers=2, vendor="xc7"),
-    "zc706": AcceleratorConfig(clusters=20, managers=2, vendor="xc7"),
+    "zc706": AcceleratorConfig(clusters=20, managers=2, vector=True, vendor="xc7"),
 }

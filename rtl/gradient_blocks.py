@@ -71,8 +71,8 @@ class GradientBlocks(wiring.Component):
         top = Signal()  # it is the image's first row
         images_left = Signal(SIZE)
         settling = Signal(SETTLED)
-        m.d.sync += settling.eq(settling << 1 | (self.first | self.step))
-        m.d.comb += self.ready.eq(~tile.gradient | ~settling.any())
+        following = Cat(self.first | self.step, settling)[:SETTLED]
+        m.d.sync += [settling.eq(following), self.ready.eq(~tile.gradient | ~following.any())]
 
         images_stride = Signal(ADDRESS_BITS)
         twice = Signal(ADDRESS_BITS)
