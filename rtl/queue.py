@@ -42,13 +42,11 @@ class Queue(wiring.Component):
         m.d.sync += [filled.eq(following), room.eq(~following[-1]), vacant.eq(~following[0])]
 
         oldest = Signal(self._shape, reset_less=True)
-        come = Value.cast(self.i.payload)
-        if depth == 1:
-            with m.If(vacant):
-                m.d.sync += Value.cast(oldest).eq(come)
-        else:
-            with m.If(vacant | self.o.ready):
-                m.d.sync += Value.cast(oldest).eq(Mux(filled[1], self._second(m, push, pop, room), come))
+        enters, item = vacant, Value.cast(self.i.payload)
+        if depth > 1:
+            enters, item = vacant | self.o.ready, Mux(filled[1], self._second(m, push, pop, room), item)
+        with m.If(enters):
+            m.d.sync += Value.cast(oldest).eq(item)
         m.d.comb += [self.i.ready.eq(room), self.o.valid.eq(filled[0]), self.o.payload.eq(oldest)]
         return m
 
