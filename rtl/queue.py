@@ -44,7 +44,7 @@ class Queue(wiring.Component):
         oldest = Signal(self._shape, reset_less=True)
         enters, item = vacant, Value.cast(self.i.payload)
         if depth > 1:
-            enters, item = vacant | self.o.ready, Mux(filled[1], self._second(m, push, pop, room), item)
+            enters, item = vacant | self.o.ready, Mux(filled[1], self._second(m, push, pop, ~filled[-1]), item)
         with m.If(enters):
             m.d.sync += Value.cast(oldest).eq(item)
         m.d.comb += [self.i.ready.eq(room), self.o.valid.eq(filled[0]), self.o.payload.eq(oldest)]
