@@ -105,21 +105,8 @@ class Tiler(wiring.Component):
         is_pass = Signal()
         m.d.sync += is_pass.eq(d.header.opcode == Opcode.VECTOR)
         settled = Signal()
-        states = States(
-            m,
-            "IDLE",
-            "CHECK",
-            "FENCE",
-            "PASS",
-            "STATIONARY",
-            "DIGITS",
-            "JUDGE",
-            "SAMPLES",
-            "TILES",
-            "END",
-            "FAIL",
-            "STOPPED",
-        )
+        names = ("IDLE", "CHECK", "FENCE", "PASS", "STATIONARY", "DIGITS", "JUDGE", "SAMPLES", "TILES", "END")
+        states = States(m, *names, "FAIL", "STOPPED")
         wrong = Signal()  # something is, and has been for long when it is looked at
         m.d.sync += wrong.eq(check.error != Error.NONE)
         with states.state("IDLE"):
