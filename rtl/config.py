@@ -74,7 +74,8 @@ class AcceleratorConfig:
     queue_depth : int
         Tiles that may wait in front of each of LOAD, EXEC and STORE.
     vector : bool
-        Whether there is a vector unit; it needs 16 rows.
+        Whether it has what a whole training step needs beside products: the vector unit, weight gradients, and
+        stationary tiles in other orders. All of it needs 16 rows.
     chip_kib : int
         Memory on the chip at `CHIP_BASE`, in KiB: 0 for none, or a multiple of 16 up to 2032.
     pe : str
@@ -164,11 +165,6 @@ class AcceleratorConfig:
     def weight_tile_beats(self) -> int:
         """Beats of one stationary tile: rows x taps."""
         return self.rows * TAPS
-
-    @property
-    def square(self) -> bool:
-        """A tap of a stationary tile has as many rows as channels, so it can be stored transposed."""
-        return self.rows == WORD_CHANNELS
 
     @property
     def table_load_cycles(self) -> int:

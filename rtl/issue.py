@@ -65,8 +65,8 @@ class Issue(wiring.Component):
         row_parts = Signal(5)
         m.d.sync += row_parts.eq(1 << tile.log2_row_parts)
         pieces = Countdown(len(tile.runs), "pieces")
-        images = Countdown(len(tile.side), "images")  # whose rows lie in one word
         m.submodules.blocks = parts = GradientBlocks(self._config)
+        images = Countdown(len(parts.images), "images")  # whose rows lie in one word
         m.d.comb += parts.tile.eq(tile)
         rows = Mux(tile.gradient, parts.rows, tile.runs)
         most_pieces = Signal.like(tile.runs)  # of a k block of the streaming operand
@@ -176,7 +176,7 @@ class Issue(wiring.Component):
             ]
             return some
 
-        turned, gradient = (is_turned(tile.order), tile.gradient) if self._config.square else (0, 0)
+        turned, gradient = (is_turned(tile.order), tile.gradient) if self._config.vector else (0, 0)
         return Mux(
             weight,
             free("weight", WEIGHT_SLOTS, self.weight_free, taken & weight, turned),

@@ -18,7 +18,7 @@ from sim.golden import execute
 from sim.golden_check import check
 from sim.verilated import VerilatedTransport
 
-CONFIG = AcceleratorConfig.preset("tiny", rows=16)
+CONFIG = AcceleratorConfig(clusters=2, managers=2, vector=True)
 MEMORY = 1 << 20
 X, W, OUT = 0x20000, 0x60000, 0x80000
 SIZE = 6  # of an image, both ways
