@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
-from .config import BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
+from .config import BEAT_WORDS, WORD_CHANNELS, AcceleratorConfig
 from .isa import DescriptorLayout, Format, Opcode
 from .limits import WORD_POSITIONS
 from .multiplier import Multiplier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -25,10 +25,9 @@ SIZE = 6  # of an image, both ways
 TILE = CONFIG.weight_tile_beats * 8
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one manager", "two managers"])
-def board(request):
-    config = replace(CONFIG, managers=request.param)
-    board = RegisterBoard("sim", VerilatedTransport(config, memory_bytes=MEMORY))
+@pytest.fixture(scope="module")
+def board():
+    board = RegisterBoard("sim", VerilatedTransport(CONFIG, memory_bytes=MEMORY))
     yield board
     board.close()
 

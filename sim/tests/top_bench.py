@@ -41,7 +41,8 @@ from sim.tests.faults import Refusing
 from sim.tests.streams import start
 
 MANAGERS = int(os.environ.get("MANAGERS", "1"))
-CONFIG = AcceleratorConfig.preset("tiny", managers=MANAGERS, rows=int(os.environ.get("ROWS", "4")))
+ROWS = int(os.environ.get("ROWS", "4"))
+CONFIG = AcceleratorConfig.preset("tiny", managers=MANAGERS, rows=ROWS, vector=ROWS == 16)
 RING_ENTRIES = 8
 TABLES, STREAM, WEIGHTS, RESULTS = 0x1000, 0x4000, 0x10000, 0x20000
 #: Beyond the precision bytes, streaming and stationary operands of any random descriptor.
