@@ -123,7 +123,10 @@ class VectorSend(wiring.Component):
 
         # What has been read has room in this queue, so that nothing of the writer reaches back through it.
         m.submodules.beats = beats = Queue(BEAT_BITS, self._ROOM)
-        wiring.connect(m, beats.o, wiring.flipped(self.o))
+        # The writer's answer comes late in a cycle: it meets two items, not all of them.
+        m.submodules.leaving = leaving = Queue(BEAT_BITS, 2)
+        wiring.connect(m, beats.o, leaving.i)
+        wiring.connect(m, leaving.o, wiring.flipped(self.o))
         valid = Signal(VectorCollect.LATENCY)
         gone = Signal()  # one has, in the cycle before
         m.d.sync += [
@@ -134,6 +137,6 @@ class VectorSend(wiring.Component):
         m.d.comb += [
             beats.i.payload.eq(self.beat_data),
             beats.i.valid.eq(valid[-1]),
-            self.idle.eq(~active & ~there & ~valid.any() & ~beats.o.valid),
+            self.idle.eq(~active & ~there & ~valid.any() & ~beats.o.valid & ~leaving.o.valid),
         ]
         return m
