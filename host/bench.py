@@ -243,7 +243,7 @@ def _bench_step(
     step = bench_step.modelled(with_unit, MEMORIES[memory], recorded, host)
     machine = Machine.of(preset, with_unit, MEMORIES[memory])
     report = step.report(host, memory)
-    unit = "" if config.vector else f"; with a vector unit, which preset {preset} does not have yet"
+    unit = "" if config.vector else f"; with a vector unit, which preset {preset} does not have"
     print(f"{machine}; whole training step, modelled{unit}")
     print_table(bench_step.COLUMNS, step.table())
     for line in step.lines(host):

@@ -28,12 +28,14 @@ def _merge(m: Module, users, o) -> None:
     free = Signal()
     chosen = Signal(Command)
     earlier = Const(0)  # one who goes first has a command
-    m.d.comb += free.eq(~o.valid | o.ready)
-    for number, user in enumerate(users):
+    m.d.comb += [free.eq(~o.valid | o.ready), chosen.eq(users[-1].payload), chosen.user.eq(len(users) - 1)]
+    for user in users:
         m.d.comb += user.ready.eq(free & ~earlier)
-        with m.If(~earlier):
-            m.d.comb += [chosen.eq(user.payload), chosen.user.eq(number)]
         earlier |= user.valid
+    # Every choice is by one user's `valid`, not by all before it: the way to all bits costs a level.
+    for number, user in reversed(list(enumerate(users[:-1]))):
+        with m.If(user.valid):
+            m.d.comb += [chosen.eq(user.payload), chosen.user.eq(number)]
     with m.If(free):
         m.d.sync += [o.valid.eq(earlier), o.payload.eq(chosen)]
 
@@ -121,13 +123,14 @@ class WriteArbiter(wiring.Component):
         _merge(m, self.i, self.o)
         for number, (i, quiet) in enumerate(zip(self.i, self.quiet, strict=True)):
             under_way = Signal(range(self._most + 1), name=f"under_way{number}")
-            taken = i.valid & i.ready
+            taken = Signal(name=f"taken{number}")  # counted a cycle later: long before it can be done
+            m.d.sync += taken.eq(i.valid & i.ready)
             done = self.done.valid & (self.done.user == number)
             with m.If(taken & ~done):
                 m.d.sync += under_way.eq(under_way + 1)
             with m.Elif(done & ~taken):
                 m.d.sync += under_way.eq(under_way - 1)
-            m.d.comb += quiet.eq(under_way == 0)
+            m.d.comb += quiet.eq((under_way == 0) & ~taken)
         m.d.comb += [
             self.beats.valid.eq(Array(port.valid for port in self.data)[self.user]),
             self.beats.payload.eq(Array(port.payload for port in self.data)[self.user]),

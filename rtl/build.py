@@ -30,7 +30,7 @@ from .yosys import YOSYS
 #: Units that stay modules of their own in the netlist, so that each is synthesised once.
 MACROS = ("pe", "row_group", "cluster", "lane_pair", "vector_plane")
 #: Parts of the accelerator that are flattened into the top. The report shows what each costs when synthesised alone.
-PARTS = ("csr", "fetch", "tiler", "load", "execute", "store", "table", "reader0", "writer0", "arbiter0")
+PARTS = ("csr", "fetch", "tiler", "load", "execute", "store", "table", "vector", "reader0", "writer0", "arbiter0")
 
 
 _SYNTHESIS = "synth_xilinx -family xc7 -top {0} -noiopad -noclkbuf"

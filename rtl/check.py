@@ -45,10 +45,14 @@ class DescriptorCheck(wiring.Component):
                     refuse(field.error, f"{block.flat(field)}_{what}", term)
         for name, term in self._contradictions(m).items():
             refuse(Error.SHAPE, name, term)
-        for name, term in self._gradient_contradictions(m).items():
-            refuse(Error.SHAPE, name, term)
-        for name, (error, term) in self._pass_contradictions(m).items():
-            refuse(error, name, term)
+        if self._config.vector:
+            for name, term in self._gradient_contradictions(m).items():
+                refuse(Error.SHAPE, name, term)
+            for name, (error, term) in self._pass_contradictions(m).items():
+                refuse(error, name, term)
+        else:
+            opcode = self.descriptor.header.opcode
+            refuse(Error.OPCODE, "no_unit", (opcode == Opcode.VECTOR) | (opcode == Opcode.WGRAD))
 
         lowest = Signal(Error)
         for error in sorted(faults, reverse=True):  # the last assignment wins
@@ -93,7 +97,7 @@ class DescriptorCheck(wiring.Component):
         return {
             "clusters": clusters > self._config.clusters,
             "own_stationary": own & (p.tile_samples != 1),
-            "order": self.descriptor.stationary.order.any() & (not self._config.square),
+            "order": self.descriptor.stationary.order.any() & (not self._config.vector),
             "windows_below": ~gradient & (below >= height),
             "windows_beside": ~gradient & (beside >= width),
             "flat_rows": flat & (several | (p.row_groups != 3)),
@@ -149,7 +153,6 @@ class DescriptorCheck(wiring.Component):
         flags = Cat(d.header.flags[flag.name.lower()] for flag in Flag if flag not in PASS_FLAGS)
         too_wide = _register(m, "pass_too_wide", product.width > MOST_WIDTH)
         return {
-            "no_unit": (Error.OPCODE, is_pass & (not self._config.vector)),
             "product_flags": (Error.FLAGS, is_pass & _register(m, "product_flags", flags.any())),
             "pass_width": (Error.SHAPE, is_pass & too_wide),
             "pass_digits_bits": (

@@ -74,7 +74,8 @@ class AcceleratorConfig:
     queue_depth : int
         Tiles that may wait in front of each of LOAD, EXEC and STORE.
     vector : bool
-        Whether there is a vector unit; it needs 16 rows.
+        Whether it has what a whole training step needs beside products: the vector unit, weight gradients, and
+        stationary tiles in other orders. All of it needs 16 rows.
     chip_kib : int
         Memory on the chip at `CHIP_BASE`, in KiB: 0 for none, or a multiple of 16 up to 2032.
     pe : str
@@ -166,11 +167,6 @@ class AcceleratorConfig:
         return self.rows * TAPS
 
     @property
-    def square(self) -> bool:
-        """A tap of a stationary tile has as many rows as channels, so it can be stored transposed."""
-        return self.rows == WORD_CHANNELS
-
-    @property
     def table_load_cycles(self) -> int:
         """Cycles to write one context: every row takes its 16 entries in turn."""
         return self.rows * 2**GROUP_LANES
@@ -182,8 +178,8 @@ class AcceleratorConfig:
         """The named preset, with `changes` to single fields.
 
         `tiny` compiles fast and cuts everything into many tiles; `sim` is one full cluster with the buffers of the
-        real one; `vector` is that with a vector unit; `zc706` is the 20-cluster array of the XC7Z045; `z020` and `z010`
-        are what smaller devices of that family hold.
+        real one; `vector` is that with a vector unit; `zc706` is the 20-cluster array of the XC7Z045 with one too;
+        `z020` and `z010` are what smaller devices of that family hold.
         """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
@@ -207,5 +203,5 @@ PRESETS = {
     "vector": AcceleratorConfig(clusters=1, vector=True),
     "z010": AcceleratorConfig(clusters=1, rows=8, vendor="xc7"),  # 16 rows would take all LUTs but a few
     "z020": AcceleratorConfig(clusters=5, managers=2, vendor="xc7"),
-    "zc706": AcceleratorConfig(clusters=20, managers=2, vendor="xc7"),
+    "zc706": AcceleratorConfig(clusters=20, managers=2, vector=True, vendor="xc7"),
 }

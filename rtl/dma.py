@@ -228,26 +228,27 @@ class Writer(wiring.Component):
             owners.i.payload.eq(cutter.owner),
         ]
 
-        # W goes through a register, so that a halt never changes a beat that is being offered.
+        # W goes through a queue, so that a halt never changes a beat that is being offered, and that nothing of the bus
+        # reaches back.
+        m.submodules.beats = beats = Queue(WriteData, 2)
+        wiring.connect(m, beats.o, wiring.flipped(self.w))
+        halt = Signal()  # a cycle late: many reasons halt, and on whether beats are taken hangs much
+        m.d.sync += halt.eq(self.halt)
         owing = Signal()  # beats of a burst are to be sent
         left = Signal(signed(9))  # those after the next two: negative if the next one is the last
         last = left < 0
         taken = Signal()  # the length at the head of the queue has been looked at
-        free = ~self.w.valid | self.w.ready
         move = Signal()
         m.d.comb += [
-            move.eq(free & owing & (self.data.valid | self.halt)),
-            self.data.ready.eq(free & owing & ~self.halt),
+            beats.i.valid.eq(owing & (self.data.valid | halt)),
+            move.eq(beats.i.valid & beats.i.ready),
+            self.data.ready.eq(beats.i.ready & owing & ~halt),
+            beats.i.payload.data.eq(self.data.payload),
+            beats.i.payload.strb.eq(Mux(halt, 0, 2**BEAT_BYTES - 1)),
+            beats.i.payload.last.eq(last),
             lengths.o.ready.eq(taken),
             self.waiting.eq(self.data.valid & ~self.data.ready),
         ]
-        with m.If(free):
-            m.d.sync += [
-                self.w.valid.eq(move),
-                self.w.payload.data.eq(self.data.payload),
-                self.w.payload.strb.eq(Mux(self.halt, 0, 2**BEAT_BYTES - 1)),
-                self.w.payload.last.eq(last),
-            ]
         with m.If(move):
             m.d.sync += left.eq(left - 1)
         m.d.sync += taken.eq(0)

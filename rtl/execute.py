@@ -94,7 +94,6 @@ class Execute(wiring.Component):
         m.submodules.planes = planes = PlaneLists()
         m.submodules.walk = walk = Walk(self._config, self._timing.reuse)
         m.submodules.window = window = Window(self._config)
-        m.submodules.taps = taps = GradientTaps(self._config)
         wiring.connect(m, wiring.flipped(self.stream_slots), planes.i)
 
         tile = Signal(exec_tile(self._config))  # in work
@@ -121,16 +120,20 @@ class Execute(wiring.Component):
             window.begin.eq(begun),
             window.move.eq(walk.move),
             window.plane.eq(planes.plane),
-            window.gradient.eq(taps.place),
-            window.outside.eq(taps.outside),
-            taps.tile.eq(tile),
-            taps.block_end.eq(ended & loops.block_done),
-            taps.tile_end.eq(ended & loops.tile_done),
-            taps.begin.eq(begun),
-            taps.move.eq(walk.move),
-            self.step.shift.eq(delayed(m, taps.shift, Window.LATENCY, "shift")),
             window.absent.eq(Mux(loops.last_block, self._absent(m, tile), 0)),
         ]
+        if self._config.vector:
+            m.submodules.taps = taps = GradientTaps(self._config)
+            m.d.comb += [
+                taps.tile.eq(tile),
+                taps.block_end.eq(ended & loops.block_done),
+                taps.tile_end.eq(ended & loops.tile_done),
+                taps.begin.eq(begun),
+                taps.move.eq(walk.move),
+                window.gradient.eq(taps.place),
+                window.outside.eq(taps.outside),
+                self.step.shift.eq(delayed(m, taps.shift, Window.LATENCY, "shift")),
+            ]
         position = self._position(m, begun, walk.move, ended, loops)
         self._step(m, tile, taken, ended, loops, walk.move, planes.plane, position, window)
 
@@ -190,7 +193,7 @@ class Execute(wiring.Component):
         with m.If(capture):
             m.d.sync += tile.eq(self.i.payload)
         m.d.comb += [
-            self.i.ready.eq(vacant & results),
+            self.i.ready.eq(captured),  # a cycle later: many flags and a wide record hang on it
             tile_begun.eq(vacant & results & self.i.valid),
             self.wait_result.eq(vacant & ~results & self.i.valid),
         ]

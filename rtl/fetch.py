@@ -76,9 +76,10 @@ class Fetch(wiring.Component):
 
         command = self.command.payload
         m.d.comb += self.looked_up.payload.eq(self.beats.payload.data)
+        vacant = Signal(init=1)  # there is no command; a register, for commands are wide
         with m.If(self.command.ready):
-            m.d.sync += self.command.valid.eq(0)
-        with m.If(~self.command.valid):
+            m.d.sync += [self.command.valid.eq(0), vacant.eq(1)]
+        with m.If(vacant):
             m.d.sync += [command.addr.eq(address), command.beats.eq(DESCRIPTOR_BEATS), command.index.eq(self.head)]
             with m.If(self.lookup.valid):
                 m.d.sync += [command.addr.eq(self.lookup.payload), command.beats.eq(1)]
@@ -91,10 +92,10 @@ class Fetch(wiring.Component):
                 ]
                 m.d.sync += turn.eq(~self.lookup.valid)  # a beat that is looked up is none of the descriptor's
                 with m.If(self.lookup.valid):
-                    m.d.sync += self.command.valid.eq(1)
+                    m.d.sync += [self.command.valid.eq(1), vacant.eq(0)]
                     m.next = "BEAT"
                 with m.Elif(waiting & ~self.o.valid):
-                    m.d.sync += self.command.valid.eq(1)
+                    m.d.sync += [self.command.valid.eq(1), vacant.eq(0)]
                     m.next = "DESCRIPTOR"
             with m.State("BEAT"):
                 m.d.comb += self.looked_up.valid.eq(self.beats.valid)

@@ -23,7 +23,7 @@ def after_words(bank, words) -> Array:
 
 
 class GradientBlocks(wiring.Component):
-    """Counts rows and images.
+    """Counts rows and images; where there are no weight gradients, it knows the pitch of other products alone.
 
     Members
     -------
@@ -65,20 +65,28 @@ class GradientBlocks(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tile = self.tile
+        row_bytes = tile.run_beats << ceil_log2(BEAT_BYTES)
+        m.d.sync += self.pitch.eq(Mux(tile.stream_stride_y.any(), tile.stream_stride_y, row_bytes))
+        if self._config.vector:
+            self._count(m, tile)
+        else:
+            m.d.comb += [self.ready.eq(1), self.images.eq(1)]
+        return m
+
+    def _count(self, m: Module, tile) -> None:
+        """All but the pitch."""
         image = Signal(ADDRESS_BITS)  # of the first image
         block = Signal(ADDRESS_BITS)  # of the block's own first row
         left = Signal(SIZE)  # rows of the image from there on
         top = Signal()  # it is the image's first row
         images_left = Signal(SIZE)
         settling = Signal(SETTLED)
-        m.d.sync += settling.eq(settling << 1 | (self.first | self.step))
-        m.d.comb += self.ready.eq(~tile.gradient | ~settling.any())
+        following = Cat(self.first | self.step, settling)[:SETTLED]
+        m.d.sync += [settling.eq(following), self.ready.eq(~tile.gradient | ~following.any())]
 
         images_stride = Signal(ADDRESS_BITS)
         twice = Signal(ADDRESS_BITS)
-        row_bytes = tile.run_beats << ceil_log2(BEAT_BYTES)
         m.d.sync += [
-            self.pitch.eq(Mux(tile.stream_stride_y.any(), tile.stream_stride_y, row_bytes)),
             twice.eq(Mux(tile.side[2], tile.stream_stride_c << 1, tile.stream_stride_c)),
             images_stride.eq(Mux(tile.side[0], tile.stream_stride_c, twice << 1)),
         ]
@@ -122,4 +130,3 @@ class GradientBlocks(wiring.Component):
             self.image_beats.eq(Mux(tile.side[2], 1, 2)),
             Cat(self.bank, self.group).eq(start),
         ]
-        return m

@@ -13,9 +13,9 @@ they lie.
 
 *Stationary operand*: tiles of rows x 144 lanes of one 4-bit digit, in the order (row block, k block, digit), most
 significant digit first; two's complement when the operand is signed, so only digit 0 is a signed digit. A beat has 16
-nibbles. Those of a tile of 16 rows come in one of four orders:
+nibbles. Where there is a vector unit, they come in one of four orders:
 
-* ROWS: beat 9 i + t has the channels of row i at tap t. It is the only order of clusters of fewer rows.
+* ROWS: beat 9 i + t has the channels of row i at tap t. It is the only order where there is no vector unit.
 * TAPS: beat 16 t + i has the channels of row i at tap 8 - t.
 * TURNED: beat 16 t + c has the rows of channel c at tap t.
 * WORDS: beat 16 w + c has those at tap 3 (w % 3) + w // 3, which is where a weight gradient has word w.

@@ -65,8 +65,8 @@ class Issue(wiring.Component):
         row_parts = Signal(5)
         m.d.sync += row_parts.eq(1 << tile.log2_row_parts)
         pieces = Countdown(len(tile.runs), "pieces")
-        images = Countdown(len(tile.side), "images")  # whose rows lie in one word
         m.submodules.blocks = parts = GradientBlocks(self._config)
+        images = Countdown(len(parts.images), "images")  # whose rows lie in one word
         m.d.comb += parts.tile.eq(tile)
         rows = Mux(tile.gradient, parts.rows, tile.runs)
         most_pieces = Signal.like(tile.runs)  # of a k block of the streaming operand
@@ -141,10 +141,12 @@ class Issue(wiring.Component):
             m.d.comb += self.i.ready.eq(1)
             states.go("TILE")
 
+        taken = Signal()  # a slot, in the cycle before: the next one is looked for later still
+        m.d.sync += taken.eq(states.at["SLOT"] & free)
         m.d.comb += [
             parts.first.eq(states.at["TILE"]),
             parts.step.eq(states.at["BLOCK"]),
-            free.eq(self._free_slots(m, weight, states.at["SLOT"] & free) & (weight | parts.ready)),
+            free.eq(self._free_slots(m, weight, taken) & (weight | parts.ready)),
         ]
         addr = self._addresses(m, weight, states.at, images.last, parts)
         m.d.comb += [
@@ -158,31 +160,28 @@ class Issue(wiring.Component):
         return m
 
     def _free_slots(self, m: Module, weight, taken):
-        """Whether the slot may be filled."""
+        """Whether the slot may be filled; known a cycle late, as slots are asked for further apart."""
         tile = self.i.payload
-        stream_free = Signal(range(SLOTS + 1), init=SLOTS)
-        weight_free = Signal(range(WEIGHT_SLOTS + 1), init=WEIGHT_SLOTS)
-        m.d.sync += [
-            stream_free.eq(stream_free + self.stream_free - (taken & ~weight)),
-            weight_free.eq(weight_free + self.weight_free - (taken & weight)),
-        ]
 
-        def in_order(name: str, slow, taken):
-            """Unless the last slot takes a detour and the next one does not; known long before it is wanted."""
-            before = Signal(name=f"{name}_before")
-            overtakes = Signal(name=f"{name}_overtakes")
+        def free(name: str, slots: int, freed, taken, slow) -> Signal:
+            """Unless none is, or the last slot takes a detour that the next one does not."""
+            count = Signal(range(slots + 1), init=slots, name=f"{name}_slots")
+            before = Signal(name=f"{name}_detour")
+            some = Signal(name=f"{name}_free")
             with m.If(taken):
                 m.d.sync += before.eq(slow)
-            m.d.sync += overtakes.eq(before & ~slow)
-            return ~overtakes
+            m.d.sync += [
+                count.eq(count + freed - taken),
+                some.eq(count.any() & ((count == slots) | ~before | slow)),
+            ]
+            return some
 
-        stream_ready, weight_ready = stream_free.any(), weight_free.any()
-        if self._config.square:
-            turned = in_order("turned", is_turned(tile.order), taken & weight)
-            weight_ready &= turned | (weight_free == WEIGHT_SLOTS)
-            gradient = in_order("gradient", tile.gradient, taken & ~weight)
-            stream_ready &= gradient | (stream_free == SLOTS)
-        return Mux(weight, weight_ready, stream_ready)
+        turned, gradient = (is_turned(tile.order), tile.gradient) if self._config.vector else (0, 0)
+        return Mux(
+            weight,
+            free("weight", WEIGHT_SLOTS, self.weight_free, taken & weight, turned),
+            free("stream", SLOTS, self.stream_free, taken & ~weight, gradient),
+        )
 
     def _addresses(self, m: Module, weight, at, row_done, parts: GradientBlocks):
         """The run's address in DDR: every loop has the address at which its round begins."""

@@ -161,7 +161,7 @@ class VectorLanes(wiring.Component):
                 counts.append(pair.clipped[i])
                 found.append(pair.sums[i])
         self._count(m, taken, counts)
-        self._give(m, taken & ends, giving, found)
+        self._give(m, moving & ends, giving, found)
         return m
 
     def _count(self, m: Module, taken, clipped: list) -> None:
@@ -200,6 +200,7 @@ class VectorLanes(wiring.Component):
     def _give(self, m: Module, ended, giving, found: list) -> None:
         """Sums go out behind the last word of their channels, when its own are in them."""
         lane = Signal(range(self._lanes))
+        last = Signal()  # it is the last lane
         settled = delayed(m, ended, Reduction.LATENCY, "settled", control=True)
         offered = Signal()
         with m.If(ended):
@@ -208,6 +209,6 @@ class VectorLanes(wiring.Component):
             m.d.sync += offered.eq(1)
         m.d.comb += [self.sums.valid.eq(offered), self.sums.payload.eq(Array(found)[lane])]
         with m.If(offered & self.sums.ready):
-            m.d.sync += lane.eq(lane + 1)
-            with m.If(lane == self._lanes - 1):
+            m.d.sync += [lane.eq(lane + 1), last.eq(lane == self._lanes - 2)]
+            with m.If(last):
                 m.d.sync += [giving.eq(0), offered.eq(0), lane.eq(0)]

@@ -74,7 +74,7 @@ STATIONARY = Block(
         address("stride_k", "bytes from k block to k block"),
         address("stride_m", "bytes from row block to row block"),
         *_precision("stationary", Flag.STATIONARY_TABLE, "byte"),
-        Field("order", 8, "Order; 0 unless there are 16 rows", most=max(Order), values=Order, error=Error.FLAGS),
+        Field("order", 8, "Order; 0 unless there is a vector unit", most=max(Order), values=Order, error=Error.FLAGS),
         Field("stride_d", 16, f"{WORD_BYTES} bytes each, from digit to digit; 0: a tile"),
     ),
 )

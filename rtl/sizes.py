@@ -7,11 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
-from .config import BEAT_WORDS, TAPS, WORD_CHANNELS, AcceleratorConfig
+from .config import BEAT_WORDS, WORD_CHANNELS, AcceleratorConfig
 from .isa import DescriptorLayout, Format, Opcode
 from .limits import WORD_POSITIONS
 from .multiplier import Multiplier
-from .tiles import SIZE, WORDS, positions_bits, samples_bits, words_bits
+from .tiles import SIZE, gradient_sizes, operands, positions_bits, samples_bits, words_bits
 
 
 def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
@@ -20,11 +20,8 @@ def sizes_layout(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "flat": 1,
-            "gradient": 1,
-            "words": WORDS,  # of an image row, for a gradient
-            "side": bits_for(BEAT_WORDS),  # images side by side in a word
-            "block_words": bits_for(TAPS),
-            "height_words": SIZE + 2,
+            **{name: operands(config)[name] for name in ("gradient", "words")},
+            **gradient_sizes(config),
             "most": samples_bits(config),  # samples in a tile, of all clusters
             "single": 1,  # that is one
             "area": positions_bits(config),  # positions of one sample in a whole band
@@ -85,7 +82,8 @@ class Sizes(wiring.Component):
             o.single.eq(o.most == 1),
         ]
         m.d.comb += o.plane_pitch.eq(pitch)
-        self._words(m)
+        if config.vector:
+            self._words(m)
 
         def multiply(a, b):
             m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b)]

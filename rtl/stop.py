@@ -68,10 +68,13 @@ class Stop(wiring.Component):
         m = Module()
         kept = Signal(Failure)  # one that completion has reached
         reached = []
+        matching = []
         for engine, kinds in enumerate(self._users):
             for user, kind in enumerate(kinds):
                 if kind != Error.NONE:
-                    reached.append((kind, *self._refused(m, engine, user)))
+                    here, index, halves = self._refused(m, engine, user)
+                    reached.append((kind, here, index))
+                    matching.append(halves)
         any_reached = Cat(here for _, here, _ in reached).any()
         # Each error is kept for a cycle before they are compared.
         write = Signal(Fault)
@@ -94,17 +97,24 @@ class Stop(wiring.Component):
         with m.If(seen & ~self.stopped):
             m.d.sync += [self.stopped.eq(1), self.failure.eq(latest)]
         with m.If(self.clear):
-            pending = (*(here for _, here, _ in reached), write.valid, descriptor.error, read, seen)
+            pending = (*matching, *(here for _, here, _ in reached), write.valid, descriptor.error, read, seen)
             state = (*self.refused, *pending, self.bus, self.stopped, self.failure)
             m.d.sync += [signal.eq(0) for signal in state]
         return m
 
     def _refused(self, m: Module, engine: int, user: int):
-        """Keeps a user's refused access. Returns whether completion is there, and its descriptor."""
+        """Keeps a user's refused access. Returns whether completion is there, its descriptor, and what led to it."""
         fault, refused = self.fault[engine], self.refused[engine][user]
         index = Signal(INDEX, name=f"refused_index{engine}_{user}")
         reached = Signal(name=f"reached{engine}_{user}")
         with m.If(fault.valid & (fault.user == user) & ~refused):
             m.d.sync += [refused.eq(1), index.eq(fault.index)]
-        m.d.sync += reached.eq(refused & (self.completed == index))
-        return reached, index
+        # Halves of the numbers are compared first, their answers in the next cycle; by then the index never changes.
+        half = len(index) // 2
+        pairs = ((number[:half], number[half:]) for number in (self.completed, index))
+        halves = Signal(2, name=f"halves_match{engine}_{user}")
+        m.d.sync += [
+            *(halves[i].eq(refused & (completed == kept)) for i, (completed, kept) in enumerate(pairs)),
+            reached.eq(halves.all()),
+        ]
+        return reached, index, halves

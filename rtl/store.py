@@ -115,9 +115,9 @@ class Store(wiring.Component):
         """High for a cycle when all lanes are done with a descriptor."""
         if len(lanes) == 1:
             return lanes[0].done
-        done = Signal(len(lanes))
-        m.d.sync += done.eq(Cat(lane.done for lane in lanes) & ~done.all().replicate(len(lanes)))
-        return done.all()
+        done = Signal()
+        m.d.sync += done.eq(Cat(lane.done for lane in lanes).all() & ~done)
+        return done
 
     def _released(self, m: Module, lanes: list[StoreLane]):
         """High for a cycle for each tile that all lanes are done with."""

@@ -91,7 +91,12 @@ class StreamBuffer(wiring.Component):
                 tap, bank = SIDE * ky + kx, self.row[ky]
                 word = Mux(bank[1], columns[2][kx], Mux(bank[0], columns[1][kx], columns[0][kx]))
                 m.d.sync += plane.word_select(tap, WORD_CHANNELS).eq(Mux(self.kill[tap], 0, word))
-        self._shift(m, plane)
+        if self._config.vector:
+            self._shift(m, plane)
+        else:
+            late = Signal(LANES, name="late", reset_less=True)
+            m.d.sync += late.eq(plane)
+            m.d.comb += self.plane.eq(late)
         return m
 
     def _shift(self, m: Module, plane) -> None:

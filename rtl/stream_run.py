@@ -26,7 +26,7 @@ def run(config: AcceleratorConfig) -> data.StructLayout:
             "addr": ceil_log2(config.stream_depth),  # of its first beat
             "bank": 2,
             "turn": 2,  # column banks by which the beat is turned
-            "gradient": 1,  # its words go through the corner
+            "gradient": int(config.vector),  # its words go through the corner
             "entry": 2,  # of its planes' first beats in their words
             "whole": 1,  # its beats complete their words
             "planes": PLANES,

@@ -24,6 +24,7 @@ from .fetch import Fetched
 from .precisions import Precisions
 from .runs import Runs
 from .sizes import Sizes
+from .states import States
 from .tiler_block import Opcode
 from .tiles import DIGITS, INDEX, VectorTile, exec_tile, load_tile, store_tile
 from .vector_block import PARTS, READS, VECTOR, WRITES
@@ -85,7 +86,7 @@ class Tiler(wiring.Component):
         wiring.connect(m, precisions.lookup, wiring.flipped(self.lookup))
         wiring.connect(m, wiring.flipped(self.looked_up), precisions.looked_up)
         wiring.connect(m, runs.o, bands.i)
-        assert DescriptorCheck.LATENCY <= Sizes.CYCLES, "the check ends with the sizes"
+        assert DescriptorCheck.LATENCY < Sizes.CYCLES, "the check ends before the sizes"
 
         take = Signal()  # the precision of the stationary operand
         of_samples = Signal()  # those of the samples are wanted
@@ -104,77 +105,79 @@ class Tiler(wiring.Component):
         is_pass = Signal()
         m.d.sync += is_pass.eq(d.header.opcode == Opcode.VECTOR)
         settled = Signal()
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += [self.idle.eq(~self.i.valid), sizes.start.eq(self.i.valid), checking.eq(self.i.valid)]
-                with m.If(self.i.valid):
-                    m.next = "CHECK"
-            with m.State("CHECK"):
-                m.d.comb += checking.eq(1)
-                m.d.sync += of_samples.eq(0)
-                with m.If(sizes.done):
-                    m.next = "FENCE"
-            with m.State("FENCE"):
-                m.d.sync += failed.eq(check.error)
-                with m.If(check.error != Error.NONE):
-                    m.next = "FAIL"
-                with m.Elif(reached.all() | ~d.header.flags.fence):
-                    m.next = "STATIONARY"
-                    if config.vector:
-                        with m.If(is_pass):
-                            m.next = "PASS"
+        names = ("IDLE", "CHECK", "FENCE", "PASS", "STATIONARY", "DIGITS", "JUDGE", "SAMPLES", "TILES", "END")
+        states = States(m, *names, "FAIL", "STOPPED")
+        wrong = Signal()  # something is, and has been for long when it is looked at
+        m.d.sync += wrong.eq(check.error != Error.NONE)
+        with states.state("IDLE"):
+            m.d.comb += [self.idle.eq(~self.i.valid), sizes.start.eq(self.i.valid), checking.eq(self.i.valid)]
+            with m.If(self.i.valid):
+                states.go("CHECK")
+        with states.state("CHECK"):
+            m.d.comb += checking.eq(1)
+            m.d.sync += of_samples.eq(0)
+            with m.If(sizes.done):
+                states.go("FENCE")
+        with states.state("FENCE"):
+            m.d.sync += failed.eq(check.error)
+            with m.If(wrong):
+                states.go("FAIL")
+            with m.Elif(reached.all() | ~d.header.flags.fence):
+                with m.If(is_pass):
+                    states.go("PASS")
+                with m.Else():
+                    states.go("STATIONARY")
+        with states.state("PASS"):
             if config.vector:
-                with m.State("PASS"):
-                    m.d.comb += self.vector.valid.eq(1)
-                    with m.If(self.vector.ready):
-                        m.next = "END"
-            with m.State("STATIONARY"):
-                m.d.comb += precisions.i.valid.eq(1)
-                with m.If(precisions.i.ready):
-                    m.d.sync += take.eq(1)
-                    m.next = "DIGITS"
-            with m.State("DIGITS"):
-                precision = precisions.o.payload
-                m.d.sync += [
-                    digits.eq((precision.bits + DIGIT_BITS - 1) >> ceil_log2(DIGIT_BITS)),
-                    skipped.eq(precision.bits == 0),
-                    too_wide.eq(precision.bits > MAX_BITS),
-                ]
-                with m.If(precisions.o.valid):
-                    m.d.sync += take.eq(0)
-                    m.next = "JUDGE"
-            with m.State("JUDGE"):
-                m.d.sync += [of_samples.eq(1), failed.eq(Mux(too_wide, Error.PRECISION, Error.SHAPE))]
-                m.next = "SAMPLES"
-                with m.If(skipped):
-                    m.next = "END"
-                with m.Elif(too_wide | ~sizes.o.results_fit):
-                    m.next = "FAIL"
-            with m.State("SAMPLES"):
-                m.d.comb += precisions.i.valid.eq(1)
-                with m.If(precisions.i.ready):
-                    m.d.comb += runs.start.eq(1)
-                    m.next = "TILES"
-            with m.State("TILES"):
-                m.d.sync += failed.eq(runs.error)
-                with m.If(runs.done):
-                    m.next = "END"
-                with m.Elif(runs.error != Error.NONE):
-                    m.next = "FAIL"
-            with m.State("END"):
-                m.d.comb += [end.eq(1), self.i.ready.eq(self.store.ready)]
-                with m.If(self.store.ready):
-                    m.next = "IDLE"
+                m.d.comb += self.vector.valid.eq(1)
+                with m.If(self.vector.ready):
+                    states.go("END")
+        with states.state("STATIONARY"):
+            m.d.comb += precisions.i.valid.eq(1)
+            with m.If(precisions.i.ready):
+                m.d.sync += take.eq(1)
+                states.go("DIGITS")
+        with states.state("DIGITS"):
+            precision = precisions.o.payload
+            m.d.sync += [
+                digits.eq((precision.bits + DIGIT_BITS - 1) >> ceil_log2(DIGIT_BITS)),
+                skipped.eq(precision.bits == 0),
+                too_wide.eq(precision.bits > MAX_BITS),
+            ]
+            with m.If(precisions.o.valid):
+                m.d.sync += take.eq(0)
+                states.go("JUDGE")
+        with states.state("JUDGE"):
+            m.d.sync += [of_samples.eq(1), failed.eq(Mux(too_wide, Error.PRECISION, Error.SHAPE))]
+            with m.If(skipped):
+                states.go("END")
+            with m.Elif(too_wide | ~sizes.o.results_fit):
+                states.go("FAIL")
+            with m.Else():
+                states.go("SAMPLES")
+        with states.state("SAMPLES"):
+            m.d.comb += precisions.i.valid.eq(1)
+            with m.If(precisions.i.ready):
+                m.d.comb += runs.start.eq(1)
+                states.go("TILES")
+        with states.state("TILES"):
+            m.d.sync += failed.eq(runs.error)
+            with m.If(runs.done):
+                states.go("END")
+            with m.Elif(runs.error != Error.NONE):
+                states.go("FAIL")
+        with states.state("END"):
+            m.d.comb += [end.eq(1), self.i.ready.eq(self.store.ready)]
+            with m.If(self.store.ready):
+                states.go("IDLE")
 
-            # Everything before the bad descriptor, or the bad sample in it, still completes.
-            with m.State("FAIL"):
-                # Nothing is handed out in this state, so what was done with a cycle ago is done with.
-                m.d.sync += settled.eq(self.quiescent)
-                with m.If(settled):
-                    m.d.sync += [self.error.eq(failed), self.error_index.eq(index)]
-                    m.next = "STOPPED"
-            with m.State("STOPPED"):
-                pass
+        # Everything before the bad descriptor, or the bad sample in it, still completes.
+        with states.state("FAIL"):
+            # Nothing is handed out in this state, so what was done with a cycle ago is done with.
+            m.d.sync += settled.eq(self.quiescent)
+            with m.If(settled):
+                m.d.sync += [self.error.eq(failed), self.error_index.eq(index)]
+                states.go("STOPPED")
 
         if config.vector:
             self._pass(m, d, index)

@@ -55,14 +55,29 @@ def positions_bits(config: AcceleratorConfig) -> int:
     return bits_for(config.result_slot)
 
 
-def _operands(config: AcceleratorConfig) -> dict:
+def _of_gradient(config: AcceleratorConfig, bits: int) -> int:
+    """Bits of what only a weight gradient needs: none where there are no weight gradients."""
+    return bits if config.vector else 0
+
+
+def gradient_sizes(config: AcceleratorConfig) -> dict:
+    """What the tiler and EXEC know of a weight gradient's words."""
+    fields = {
+        "side": bits_for(BEAT_WORDS),  # images side by side in a word
+        "block_words": bits_for(TAPS),  # of a k block
+        "height_words": SIZE + 2,  # and of an image
+    }
+    return {name: _of_gradient(config, bits) for name, bits in fields.items()}
+
+
+def operands(config: AcceleratorConfig) -> dict:
     """What LOAD and EXEC both know of the operands."""
     words = words_bits(config)
     return {
         "flat": 1,
-        "gradient": 1,  # of weights
-        "words": WORDS,  # of an image row, for a gradient
-        "padded": 1,  # the windows of a gradient reach a row beyond those of a k block
+        "gradient": _of_gradient(config, 1),  # of weights
+        "words": _of_gradient(config, WORDS),  # of an image row
+        "padded": _of_gradient(config, 1),  # windows reach a row beyond those of a k block
         "height": SIZE,
         "planes": PLANES,
         "digits": DIGITS,
@@ -89,7 +104,7 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "index": INDEX,  # of the descriptor, for error reports
-            **_operands(config),
+            **operands(config),
             **_clusters(config),
             "first_bank": 2,  # row bank of the first loaded image row
             "runs": SIZE,  # of one sample's channel block: its rows where each is read alone, else 1
@@ -99,10 +114,10 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
             "stream_stride_n": ADDRESS_BITS,
             "stream_stride_c": ADDRESS_BITS,
             "stream_stride_y": SIZE,
-            "stream_stride_k": ADDRESS_BITS,
-            "side": bits_for(BEAT_WORDS),  # images side by side in a word
-            "images": SIZE,
-            "block_rows": BLOCK_ROWS,
+            "stream_stride_k": _of_gradient(config, ADDRESS_BITS),
+            "side": gradient_sizes(config)["side"],
+            "images": _of_gradient(config, SIZE),
+            "block_rows": _of_gradient(config, BLOCK_ROWS),
             "own_stationary": 1,  # every sample has its own stationary operand
             "order": Order,  # of its beats
             "stationary_addr": ADDRESS_BITS,
@@ -117,7 +132,7 @@ def load_tile(config: AcceleratorConfig) -> data.StructLayout:
 def exec_tile(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
-            **_operands(config),
+            **operands(config),
             "stream_signed": 1,
             "samples": slots_bits(config),  # of one cluster
             "rows": SIZE,
@@ -127,9 +142,7 @@ def exec_tile(config: AcceleratorConfig) -> data.StructLayout:
             "top": TOP,  # row of the first window's first row; negative in the padding
             "left": 2,  # padding columns
             "width": SIZE,
-            "side": bits_for(BEAT_WORDS),  # as for LOAD
-            "block_words": bits_for(TAPS),  # words of a k block of a gradient
-            "height_words": SIZE + 2,  # and of an image
+            **gradient_sizes(config),
             "first_tap": bits_for(TAPS),
         }
     )

@@ -100,7 +100,7 @@ class Unpack(wiring.Component):
         beat_fill = self._fill(m, current, came_stream, beat.data, addr, bank)
         filling = Signal(stream_fill(self._config))
         m.d.comb += filling.eq(beat_fill)
-        if self._config.square:
+        if self._config.vector:
             m.submodules.corner = corner = Corner(self._config)
             turned = came_stream & current.gradient
             m.d.comb += [

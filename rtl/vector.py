@@ -51,9 +51,9 @@ class Vector(wiring.Component):
     finished : Out(1)
         Pulse: all that a pass writes has been acknowledged.
     words : Out(1)
-        A word goes into the lanes.
+        A word went into the lanes in the cycle before.
     waiting : Out(1)
-        A pass is in work, and no word goes.
+        A pass was in work, and no word went.
     """
 
     def __init__(self, config: AcceleratorConfig):
@@ -119,9 +119,9 @@ class Vector(wiring.Component):
             lanes.key.eq(vector.key_low | vector.key_high << len(vector.key_low)),
             lanes.clear.eq(load),
             lanes.o.ready.eq(1),
-            self.words.eq(lanes.i.valid & lanes.i.ready),
-            self.waiting.eq(states.at["WORK"] & ~self.words),
         ]
+        taken = lanes.i.valid & lanes.i.ready
+        m.d.sync += [self.words.eq(taken), self.waiting.eq(states.at["WORK"] & ~taken)]
 
         wiring.connect(m, lanes.sums, sums.i)
         m.d.comb += [
@@ -170,7 +170,7 @@ class Vector(wiring.Component):
         spot = sweep.o.payload.spot
         early = moves(spot, lanes.AHEAD - 1, "spot")
         late = moves(early, lanes.LATENCY - lanes.AHEAD, "late_spot")
-        ends = moves(self.words & spot.ends, lanes.LATENCY - 1, "ends", control=True)
+        ends = moves(lanes.i.valid & lanes.i.ready & spot.ends, lanes.LATENCY - 1, "ends", control=True)
 
         words = {}
         for name, bits, receive, at in (

@@ -11,7 +11,7 @@ from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, WEIGHT_TILE_BYTES, WORD_BYTES, WORD_CHANNELS
 from .countdown import Countdown
 from .dma import Command
-from .queue import Queue
+from .queue import PacedQueue, Queue
 from .states import States
 from .tiles import VectorTile
 from .vector_block import SUMS_BYTES
@@ -62,7 +62,7 @@ class VectorEmit(wiring.Component):
         m = Module()
         tile, shape, controls = self.tile, self.shape, self.tile.vector.controls
         m.submodules.rows = rows = Rows()
-        m.submodules.commands = commands = Queue(Command, 4)
+        m.submodules.commands = commands = PacedQueue(Command)
         m.submodules.job_queue = jobs = Queue(Job, 4)
         wiring.connect(m, commands.o, wiring.flipped(self.command))
         wiring.connect(m, jobs.o, wiring.flipped(self.jobs))

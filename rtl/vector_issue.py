@@ -8,8 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from .axi import ADDRESS_BITS
 from .config import BEAT_BYTES, WORD_CHANNELS, AcceleratorConfig
+from .countdown import Countdown
+from .delay import delayed
 from .dma import Command
-from .queue import Queue
+from .queue import PacedQueue, Queue
 from .states import States
 from .tiles import VectorTile
 from .vector_block import COEFFICIENTS_BYTES
@@ -187,18 +189,18 @@ class VectorIssue(wiring.Component):
         All of it is known two cycles after a row or a part, and no two commands follow closer upon one another.
         """
         parts = self.tile.parts
-        part = Signal.like(parts.more, name="part")
-        away = Signal(ADDRESS_BITS)
-        address = Signal(ADDRESS_BITS, name="part_address")
+        left = Countdown(len(parts.more) + 1, "parts")
+        address = Signal(ADDRESS_BITS, name="part_address", reset_less=True)
         first = Signal(name="first_part")
-        last = Signal(name="last_part")
+        sent = delayed(m, sent, 1, "part_sent", control=True)
+        with m.If(first):
+            m.d.sync += address.eq(places[Read.U])
+        with m.If(sent):
+            m.d.sync += [address.eq(address + parts.stride), first.eq(0), *left.step()]
         with m.If(states.at["NEXT"] | self.load):
-            m.d.sync += [part.eq(0), away.eq(0)]
-        with m.Elif(sent):
-            m.d.sync += [part.eq(part + 1), away.eq(away + parts.stride)]
-        m.d.sync += [address.eq(places[Read.U] + away), first.eq(part == 0), last.eq(part == parts.more)]
+            m.d.sync += [first.eq(1), *left.start(parts.more + 1)]
         places[Read.U] = address
-        return first, last
+        return first, left.last
 
     def _wanted(self, m: Module, rows: Rows) -> dict[Read, Signal]:
         """Which streams are read, coefficients with this row."""
@@ -244,11 +246,11 @@ class VectorIssue(wiring.Component):
         m.d.sync += sets.eq(sets + self.set_drained - set_sent)
         return room, sets.any()
 
-    def _queues(self, m: Module) -> list[tuple[Queue, Queue, Signal]]:
+    def _queues(self, m: Module) -> list[tuple[PacedQueue, Queue, Signal]]:
         """Of each manager the commands and the notes, which hide how commands are taken, and whether there is room."""
         queues = []
         for manager in range(self._config.managers):
-            m.submodules[f"commands{manager}"] = commands = Queue(Command, 2)
+            m.submodules[f"commands{manager}"] = commands = PacedQueue(Command)
             m.submodules[f"notes{manager}"] = notes = Queue(Note, 2 * self._config.outstanding)
             wiring.connect(m, commands.o, wiring.flipped(self.command[manager]))
             wiring.connect(m, notes.o, wiring.flipped(self.notes[manager]))

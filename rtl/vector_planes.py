@@ -102,10 +102,12 @@ class PlaneBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        empty = Signal()  # no plane stands for those above the highest
+        m.d.sync += empty.eq((self.planes == 0) | ~self.signed)
         for i in range(self._bits):
             m.submodules[f"plane{i}"] = plane = Macro(Plane, self._config)
             absent = Signal(name=f"absent{i}")
-            m.d.sync += absent.eq((self.planes <= i) & ((self.planes == 0) | ~self.signed))
+            m.d.sync += absent.eq(empty & (self.planes <= i))
             m.d.comb += [
                 plane.data.eq(self.data),
                 plane.address.eq(self.address),

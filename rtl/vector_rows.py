@@ -111,11 +111,11 @@ class Place(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         last = self.last
-        sample_start = Signal.like(self.o)
-        block_start = Signal.like(self.o)
+        sample_start = Signal.like(self.o, reset_less=True)
+        block_start = Signal.like(self.o, reset_less=True)
         # What the next number is the sum of; chosen a cycle ahead.
-        start = Signal.like(self.o)
-        stride = Signal.like(self.o)
+        start = Signal.like(self.o, reset_less=True)
+        stride = Signal.like(self.o, reset_less=True)
         loaded = Signal()
         following = (start + stride)[: len(self.o)]
         m.d.sync += [

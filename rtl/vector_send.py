@@ -123,12 +123,20 @@ class VectorSend(wiring.Component):
 
         # What has been read has room in this queue, so that nothing of the writer reaches back through it.
         m.submodules.beats = beats = Queue(BEAT_BITS, self._ROOM)
-        wiring.connect(m, beats.o, wiring.flipped(self.o))
+        # The writer's answer comes late in a cycle: it meets two items, not all of them.
+        m.submodules.leaving = leaving = Queue(BEAT_BITS, 2)
+        wiring.connect(m, beats.o, leaving.i)
+        wiring.connect(m, leaving.o, wiring.flipped(self.o))
         valid = Signal(VectorCollect.LATENCY)
-        m.d.sync += [valid.eq((valid << 1) | read), left.eq(left + (beats.o.valid & beats.o.ready) - read)]
+        gone = Signal()  # one has, in the cycle before
+        m.d.sync += [
+            valid.eq((valid << 1) | read),
+            gone.eq(beats.o.valid & beats.o.ready),
+            left.eq(left + gone - read),
+        ]
         m.d.comb += [
             beats.i.payload.eq(self.beat_data),
             beats.i.valid.eq(valid[-1]),
-            self.idle.eq(~active & ~there & ~valid.any() & ~beats.o.valid),
+            self.idle.eq(~active & ~there & ~valid.any() & ~beats.o.valid & ~leaving.o.valid),
         ]
         return m

@@ -74,7 +74,7 @@ class Weights(wiring.Component):
             write.signed.eq(beat.signed),
             write.full.eq(beat.full),
         ]
-        if self._config.square:
+        if self._config.vector:
             write = self._turned(m, write, last)
 
         out = Signal.like(self.fill, reset_less=True)
@@ -98,7 +98,7 @@ class Weights(wiring.Component):
         here = Signal.like(offset)
         step = Signal.like(offset)
         m.d.comb += [here.eq(Mux(beat.first, 0, offset)), step.eq(1)]
-        if self._config.square:
+        if self._config.vector:
             lowest = Signal()  # the last row of taps; it has been there since the tap's first beats
             m.d.sync += lowest.eq(offset >= TAPS - SIDE)
             with m.If(beat.order == Order.TAPS):  # rows are nine beats apart, and the last tap comes first

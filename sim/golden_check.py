@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtl.block import Field
-from rtl.config import WORD_CHANNELS, AcceleratorConfig
+from rtl.config import AcceleratorConfig
 from rtl.isa import Descriptor, Error, Flag, Opcode, Order
 from rtl.limits import result_positions, stream_beats
 from sim.golden_gradient import gradient_agrees
@@ -30,6 +30,8 @@ def check_fields(config: AcceleratorConfig, d: Descriptor) -> Error:
     """
     wrong = {field.error for name, _, _, field in d.places if _wrong(d, field, getattr(d, name))}
     wrong |= wrong_fields(config, d)
+    if d.opcode == Opcode.WGRAD and not config.vector:
+        wrong.add(Error.OPCODE)
     return min(wrong if _sizes_agree(config, d) else wrong | {Error.SHAPE}, default=Error.NONE)
 
 
@@ -64,7 +66,7 @@ def _shared(config: AcceleratorConfig, d: Descriptor) -> bool:
     return (
         d.sample_parts << d.log2_row_parts <= config.clusters
         and (d.stationary_stride_n == 0 or d.tile_samples == 1)
-        and (d.stationary_order == Order.ROWS or config.rows == WORD_CHANNELS)
+        and (d.stationary_order == Order.ROWS or config.vector)
     )
 
 

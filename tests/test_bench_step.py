@@ -98,11 +98,11 @@ def test_a_pass_of_many_samples_takes_what_follows_from_a_few(recorded):
 def test_the_command(tmp_path, capsys):
     options = ["--step", "--net", "cnn-small", "--image", "1x8x8", "--batch", "4", "--clusters", "2"]
     reports = []
-    for more in ([], ["--memory", "pl-ddr", "--barrier-us", "0", "--micro-batch", "2"]):
+    for more in ([], ["--memory", "pl-ddr", "--barrier-us", "0", "--micro-batch", "2", "--preset", "z020"]):
         assert main([*options, *more, "--json", str(tmp_path / "step.json")]) == 0
         reports.append(json.loads((tmp_path / "step.json").read_text()))
     printed = capsys.readouterr().out
-    assert "with a vector unit, which preset zc706 does not have yet" in printed
+    assert printed.count("with a vector unit, which preset") == printed.count("which preset z020 does not have") == 1
     assert "images/s at 200 MHz" in printed
     first, second = (report["step"] for report in reports)
     assert (first["memory"], second["memory"]) == ("ps-ddr", "pl-ddr")

@@ -15,7 +15,7 @@ from rtl import build
 from rtl.config import AcceleratorConfig
 from rtl.utilisation import RESOURCES, Utilisation, cost_of_cell
 
-SMALL = AcceleratorConfig.preset("zc706", clusters=2, rows=4)
+SMALL = AcceleratorConfig.preset("zc706", clusters=2, rows=4, vector=False)
 
 FAKE_VIVADO = """\
 #!/bin/sh

@@ -355,7 +355,7 @@ def test_upper_planes_of_a_wider_tensor(rng):
 
 @pytest.mark.parametrize("order", Order)
 def test_a_tile_in_any_order_is_the_same_tile(rng, order):
-    config = replace(TINY, rows=16)
+    config = replace(TINY, rows=16, vector=True)
     x, w = rng.integers(0, 16, (1, 1, 4, 144)), rng.integers(-8, 8, (16, 144))
     digits = flat_lanes(w)[:, 0]  # (row, tap, channel)
     rows, taps, channels = np.indices(digits.shape)

@@ -32,7 +32,7 @@ def test_sums_over_all_positions(seed, width):
 
 def test_images_too_wide_for_the_buffers(rng):
     with pytest.raises(ValueError, match="no tile of a weight gradient"):
-        Trial.drawn(rng, AcceleratorConfig.preset("tiny", rows=16), width=64, side=3, bits=(4, 16))
+        Trial.drawn(rng, AcceleratorConfig.preset("tiny", rows=16, vector=True), width=64, side=3, bits=(4, 16))
 
 
 def test_more_images_than_a_descriptor_counts():

@@ -143,7 +143,7 @@ class Table:
         begin = max(fetched, self._end, context_free)
         self._end = begin + self._cycles
         last_fetched = begin + ENTRIES * (self._rows - 2) + FETCH
-        self._weight_free.append(last_fetched + 2)
+        self._weight_free.append(last_fetched + 3)
         self._stalls.table_busy += self._cycles
         return self._end + CONTEXT_FULL + 1
 
@@ -159,9 +159,9 @@ class Execute:
     def __init__(self, config: AcceleratorConfig, stalls: Stalls):
         self._stalls = stalls
         timing = array_timing(config)
-        # From a pass's last plane until the table loader, LOAD or STORE see their slot.
+        # From a pass's last plane until the table loader, LOAD or STORE see their slot; LOAD does a cycle late.
         self._context_free = PIPELINE + timing.context_free + 1
-        self._stream_free = PIPELINE + timing.stream_free + 1
+        self._stream_free = PIPELINE + timing.stream_free + 2
         self.result_full = PIPELINE + timing.result_full + 1
         # From a plane's choice to its read of the stored sum, which goes before STORE's.
         self._read = PIPELINE + timing.read
@@ -179,7 +179,7 @@ class Execute:
         now = max(self._now, start)
         self._stalls.exec_stall_result += max(0, result_free - now)
         self._now = max(now, result_free) + 1
-        return self._now - 1
+        return self._now
 
     def block(self, filled: int, planes: int) -> None:
         """Take a stream slot, whose planes have been listed by then, one a cycle."""

@@ -64,7 +64,7 @@ class TrainConfig(Checked):
     step: str = option(
         "",
         "what computes a step around its products: host, in floating point; or device, the accelerator's integers",
-        "device on the boards sim and golden where it takes the run",
+        "device on the boards sim, golden and zynq with a vector unit, where it takes the run",
     )
     micro_batch: int = option(0, "most samples that share statistics and ranges", "the whole batch")
     guard_bits: tuple[int, ...] = option(

@@ -61,14 +61,14 @@ def drawn_product(
             pad_top=0 if flat else up_to(2, 0),
             pad_left=0 if flat else up_to(2, 0),
             stationary_stride_n=8 * up_to(31) if rng.random() < 0.2 else 0,
-            stationary_order=int(rng.choice(list(Order))) if config.square else Order.ROWS,
+            stationary_order=int(rng.choice(list(Order))) if config.vector else Order.ROWS,
             out_format=up_to(2, 0),
             out_shift=up_to(31, 0) if rng.random() < 0.5 else 0,
         )
         d.tile_rows = 1 if flat else up_to(d.out_height)
         span = (d.tile_rows + 3) // 2 if stuffed else (d.tile_rows - 1) * stride + 3
         d.row_groups = 3 if flat else -(-span // 3)
-        if config.square and not flat and rng.random() < 0.3:
+        if config.vector and not flat and rng.random() < 0.3:
             d = as_gradient(rng, d)
         d.out_stride_m = d.out_height * d.out_width * config.rows * Format(d.out_format).nbytes
         d.out_stride_n = d.out_stride_m * (d.row_blocks << d.log2_row_parts)

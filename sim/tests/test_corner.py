@@ -17,7 +17,7 @@ from sim.tests.bench import compiled
 from sim.tests.bench import run as simulate
 from sim.tests.streams import start
 
-CONFIG = AcceleratorConfig.preset("tiny", rows=16)
+CONFIG = AcceleratorConfig.preset("tiny", rows=16, vector=True)
 RUN, FILL = run(CONFIG), stream_fill(CONFIG)
 ROWS = 40
 #: Cycles from `hold` to the last beat, at the most.

@@ -1,4 +1,4 @@
-"""The queue against a deque, cycle by cycle: what it holds shows after one cycle, and nothing is lost between."""
+"""Queues against a deque, cycle by cycle: what they hold shows after one cycle, and nothing is lost between."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cocotb
 import pytest
 from cocotb.triggers import ReadOnly, RisingEdge
 
-from rtl.queue import Queue
+from rtl.queue import PacedQueue, Queue
 from sim.tests.bench import compiled, run
 from sim.tests.streams import start
 
@@ -19,15 +19,20 @@ WIDTH = 70
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
 def test_queue(depth, case):
-    run(compiled(Queue, WIDTH, depth), __name__, case, env={"DEPTH": depth})
+    run(compiled(Queue, WIDTH, depth), __name__, case, env={"DEPTH": depth, "PACED": 0})
+
+
+def test_paced_queue(case):
+    run(compiled(PacedQueue, WIDTH), __name__, case, env={"DEPTH": 2, "PACED": 1})
 
 
 @cocotb.test(timeout_time=1, timeout_unit="ms")
 async def follows_a_deque(dut):
-    depth = int(os.environ["DEPTH"])
+    depth, paced = int(os.environ["DEPTH"]), os.environ["PACED"] == "1"
     await start(dut, i__valid=0, i__payload=0, o__ready=0)
     held: deque[int] = deque()
     passed = 0
+    pauses = False  # a paced queue does, in the cycle after it has given an item
     for offers, takes in ((1.0, 1.0), (0.5, 0.5), (1.0, 0.2), (0.2, 1.0), (0.9, 0.9)):
         for _ in range(200):
             item = random.getrandbits(WIDTH) if random.random() < offers else None
@@ -36,14 +41,17 @@ async def follows_a_deque(dut):
             dut.i__payload.value = item or 0
             dut.o__ready.value = take
             await ReadOnly()
-            assert dut.o__valid.value == bool(held)
-            assert dut.i__ready.value == (len(held) < depth)
-            room = len(held) < depth
-            if held:
+            offered = bool(held) and not pauses
+            room = len(held) + pauses < depth
+            pauses = False
+            assert dut.o__valid.value == offered
+            assert dut.i__ready.value == room
+            if offered:
                 assert dut.o__payload.value.to_unsigned() == held[0]
                 if take:
                     held.popleft()
                     passed += 1
+                    pauses = paced
             if item is not None and room:
                 held.append(item)
             await RisingEdge(dut.clk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,17 +18,16 @@ from sim.golden import execute
 from sim.golden_check import check
 from sim.verilated import VerilatedTransport
 
-CONFIG = AcceleratorConfig.preset("tiny", rows=16)
+CONFIG = AcceleratorConfig(clusters=2, managers=2, vector=True)
 MEMORY = 1 << 20
 X, W, OUT = 0x20000, 0x60000, 0x80000
 SIZE = 6  # of an image, both ways
 TILE = CONFIG.weight_tile_beats * 8
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one manager", "two managers"])
-def board(request):
-    config = replace(CONFIG, managers=request.param)
-    board = RegisterBoard("sim", VerilatedTransport(config, memory_bytes=MEMORY))
+@pytest.fixture(scope="module")
+def board():
+    board = RegisterBoard("sim", VerilatedTransport(CONFIG, memory_bytes=MEMORY))
     yield board
     board.close()
 

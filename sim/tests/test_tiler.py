@@ -23,7 +23,7 @@ from sim.tests.products import as_gradient
 from sim.tests.streams import StreamSink, StreamSource, start
 from sim.tile_model import records, tiles_of
 
-CONFIG = AcceleratorConfig.preset("tiny", rows=16)
+CONFIG = AcceleratorConfig.preset("tiny", rows=16, vector=True)
 RING, RING_ENTRIES, TABLE = 0x400, 4, 0x2000
 BAD_TABLE = TABLE + 64  # four good samples, then a byte that is no precision
 BAD_BYTE = BAD_TABLE + 4

@@ -31,7 +31,7 @@ from sim.tests.top_bench import (
 
 @pytest.mark.parametrize(("managers", "rows", "pause"), [(1, 4, 0.0), (1, 16, 0.4), (2, 4, 0.4), (2, 16, 0.0)])
 def test_top(managers, rows, pause, case):
-    config = replace(CONFIG, managers=managers, rows=rows)
+    config = replace(CONFIG, managers=managers, rows=rows, vector=rows == 16)
     run(compiled(TopBench, config), __name__, case, env={"MANAGERS": managers, "ROWS": rows, "PAUSE": pause})
 
 

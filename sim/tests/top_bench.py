@@ -41,7 +41,8 @@ from sim.tests.faults import Refusing
 from sim.tests.streams import start
 
 MANAGERS = int(os.environ.get("MANAGERS", "1"))
-CONFIG = AcceleratorConfig.preset("tiny", managers=MANAGERS, rows=int(os.environ.get("ROWS", "4")))
+ROWS = int(os.environ.get("ROWS", "4"))
+CONFIG = AcceleratorConfig.preset("tiny", managers=MANAGERS, rows=ROWS, vector=ROWS == 16)
 RING_ENTRIES = 8
 TABLES, STREAM, WEIGHTS, RESULTS = 0x1000, 0x4000, 0x10000, 0x20000
 #: Beyond the precision bytes, streaming and stationary operands of any random descriptor.
@@ -254,7 +255,7 @@ def random_descriptor(rng: np.random.Generator, tables: Flag = BOTH_TABLES) -> D
             stationary_stride_n=8 * int(rng.integers(32)) if rng.random() < 0.2 else 0,
             stationary_stride_k=8 * int(rng.integers(64)),
             stationary_stride_m=8 * int(rng.integers(64)),
-            stationary_order=int(rng.choice(Order)) if CONFIG.square else Order.ROWS,
+            stationary_order=int(rng.choice(Order)) if CONFIG.vector else Order.ROWS,
             stream_table=TABLES + int(rng.integers(64)),
             stationary_table=TABLES + 64 + int(rng.integers(8)),
             out_base=RESULTS,
