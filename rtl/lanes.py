@@ -100,22 +100,22 @@ class VectorLanes(wiring.Component):
         giving = Signal()  # sums go out
         held = partial(delayed, m, enable=moving, control=True)
 
-        accepted = Signal()
+        coming = Signal()  # a word is there and may enter: it does when the lanes move
         ready = Signal()  # coefficients for new channels are there, and promised to none
         # The coefficients change in the cycle before their first word is at the lanes.
-        first = held(accepted & given.first, self.AHEAD - 1, "first")
+        first = held(coming & given.first, self.AHEAD - 1, "first")
         coefficients, complete = self._coefficients(m, moving & first)
         m.d.comb += [
             self.i.ready.eq(moving & (~given.first | ready)),
-            accepted.eq(self.i.valid & self.i.ready),
+            coming.eq(self.i.valid & (~given.first | ready)),
         ]
         complete = delayed(m, complete, 1, "complete", control=True)
         m.d.sync += ready.eq(complete | (ready & ~(moving & self.i.valid & given.first)))
 
-        enters = held(accepted, self.AHEAD, "enters")  # a word is at the lanes
+        enters = held(coming, self.AHEAD, "enters")  # a word is at the lanes
         leaves = held(enters, self.LATENCY - self.AHEAD, "leaves")  # results are
         begins = held(first, 1 + self.LATENCY - self.AHEAD, "begins")
-        ends = held(accepted & given.last, self.LATENCY, "ends")
+        ends = held(coming & given.last, self.LATENCY, "ends")
 
         # Lanes hold while they have no word: without work nothing switches, and a simulator has nothing to do.
         empty = Signal(range(2 * IDLE), init=IDLE)  # moves since the last word, up to as many as empty the lanes
