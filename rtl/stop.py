@@ -111,10 +111,10 @@ class Stop(wiring.Component):
             m.d.sync += [refused.eq(1), index.eq(fault.index)]
         # Halves of the numbers are compared first, their answers in the next cycle; by then the index never changes.
         half = len(index) // 2
-        pairs = ((number[:half], number[half:]) for number in (self.completed, index))
+        pairs = [(number[half:], number[:half]) for number in (self.completed, index)]
         halves = Signal(2, name=f"halves_match{engine}_{user}")
         m.d.sync += [
-            *(halves[i].eq(refused & (completed == kept)) for i, (completed, kept) in enumerate(pairs)),
+            *(halves[i].eq(refused & (now == its)) for i, (now, its) in enumerate(zip(*pairs, strict=True))),
             reached.eq(halves.all()),
         ]
         return reached, index, halves

@@ -56,7 +56,10 @@ def positions_bits(config: AcceleratorConfig) -> int:
 
 
 def _of_gradient(config: AcceleratorConfig, bits: int) -> int:
-    """Bits of what only a weight gradient needs: none where there are no weight gradients."""
+    """Bits of what only a weight gradient needs: none where there are no weight gradients.
+
+    A flag of no bits is zero, but so is its inverse: ask whether it is 0.
+    """
     return bits if config.vector else 0
 
 

@@ -78,7 +78,7 @@ class Window(wiring.Component):
             reset_less=True,
         )
         m.d.sync += [
-            late.windowed.eq(~tile.flat & ~tile.gradient),
+            late.windowed.eq(~tile.flat & (tile.gradient == 0)),
             late.gradient.eq(tile.gradient),
             late.stuffed.eq(tile.stuffed),
             late.height.eq(tile.height),
