@@ -101,7 +101,7 @@ class Bands(wiring.Component):
             # A state names the factors of a product that the state after the next one finds.
             with m.State("WINDOWS"):
                 m.d.sync += [span.eq(band.rows + Mux(two, band.rows, 1)), room.eq(sizes.last_row - band.top)]
-                with m.If((band.top == sizes.last_row) & (sizes.gradient == 0)):  # of stuffing alone, but a run has a row
+                with m.If((band.top == sizes.last_row) & (sizes.gradient == 0)):  # stuffing alone, but a run has a row
                     m.d.sync += first.eq(sizes.last_row >> stuffed)
                 m.next = "AREA"
             with m.State("AREA"):
