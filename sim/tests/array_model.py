@@ -68,9 +68,9 @@ class ClusterModel:
             self.sums[s["position"]] = self._acc
 
 
-def random_choice(rng: np.random.Generator) -> dict:
-    """What a step chooses of the words it reads, and how far their lanes move."""
-    moved = int(rng.integers(3))
+def random_choice(rng: np.random.Generator, config: AcceleratorConfig) -> dict:
+    """What a step chooses of the words it reads, and how far their lanes move, where they can."""
+    moved = int(rng.integers(3)) if config.vector else 0
     return {
         "column": rng.integers(BEAT_WORDS, size=(ROW_BANKS, SIDE)).tolist(),
         "row": rng.integers(ROW_BANKS, size=SIDE).tolist(),

@@ -124,7 +124,7 @@ def random_steps(rng, context, unsigned, clear):
             yield {
                 "valid": 1,
                 "addr": rng.integers(0, CONFIG.stream_depth, (ROW_BANKS, BEAT_WORDS)).tolist(),
-                **random_choice(rng),
+                **random_choice(rng, CONFIG),
                 "context": context,
                 "unsigned_digit": int(unsigned),
                 "weight": (1 << exponent) * (-1 if rng.random() < 0.3 else 1),

@@ -21,7 +21,7 @@ from sim.tests.array_model import ClusterModel, random_choice
 from sim.tests.bench import compiled, run
 from sim.tests.streams import start
 
-CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=8, stream_depth=64)
+CONFIG = AcceleratorConfig.preset("tiny", clusters=1, rows=16, stream_depth=64, vector=True)
 STREAM, WEIGHT, TABLE = stream_fill(CONFIG), weight_fill(CONFIG), table_step(CONFIG)
 BANKS = {name: step(CONFIG)[name].shape for name in ("addr", "column", "row")}
 POSITIONS = 10
@@ -102,7 +102,7 @@ async def passes(dut):
             for plane in range(planes):
                 s = {
                     "addr": rng.integers(0, CONFIG.stream_depth, (ROW_BANKS, BEAT_WORDS)).tolist(),
-                    **random_choice(rng),
+                    **random_choice(rng, CONFIG),
                     "context": context,
                     "weight": int(rng.choice([-1, 1])) << int(rng.integers(16)),
                     "upper": int(rng.integers(2)),
