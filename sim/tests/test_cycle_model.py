@@ -28,7 +28,7 @@ from rtl.isa import Descriptor, Opcode
 #: Accepted error of the model, in % of the cycles.
 ACCEPTED = 1.0
 #: The same where channels wait for each other because the memory carries no more.
-EXHAUSTED = 10.0
+EXHAUSTED = 12.0
 IMAGE = (3, 32, 32)
 COLUMNS = {
     "layer": "{layer}",
@@ -161,7 +161,7 @@ def compare_small_products(accelerator: AcceleratorConfig, ddr: Ddr, accepted: f
 @pytest.mark.parametrize("managers", [1, 2])
 def test_orders_of_the_stationary_operand(managers):
     """A change from turned to other beats waits, and what is turned is there later."""
-    config = AcceleratorConfig.preset("sim", managers=managers)
+    config = AcceleratorConfig.preset("sim", managers=managers, vector=True)
     board = open_board("sim", config=config)
     d = Descriptor(
         opcode=Opcode.WINDOW,
