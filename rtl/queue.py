@@ -1,4 +1,4 @@
-"""A small first-in first-out buffer between streams, with a shaped payload."""
+"""Small first-in first-out buffers between streams, with a shaped payload."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 class Queue(wiring.Component):
     """FIFO of `depth` items: one cycle of latency, one item a cycle.
 
-    The oldest item stands in a register and those behind it in LUTRAM, so that both sides see registers: `o.payload`,
-    `o.valid` and `i.ready`.
+    The oldest item stands in a register and those behind it in LUTRAM, or if that is one alone in a register, too. So
+    both sides see registers: `o.payload`, `o.valid` and `i.ready`.
 
     Members
     -------

@@ -7,7 +7,7 @@ from amaranth.utils import ceil_log2
 
 from .config import MAX_BITS, AcceleratorConfig
 from .load_block import Order
-from .tiles import PLANES
+from .tiles import PLANES, operands
 
 #: A slot is full.
 Notice = data.StructLayout({"valid": 1, "planes": MAX_BITS})
@@ -26,7 +26,7 @@ def run(config: AcceleratorConfig) -> data.StructLayout:
             "addr": ceil_log2(config.stream_depth),  # of its first beat
             "bank": 2,
             "turn": 2,  # column banks by which the beat is turned
-            "gradient": int(config.vector),  # its words go through the corner
+            "gradient": operands(config)["gradient"],  # its words go through the corner
             "entry": 2,  # of its planes' first beats in their words
             "whole": 1,  # its beats complete their words
             "planes": PLANES,

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
 
-from host import open_board
+import numpy as np
+from references import random_tensor
+
+from host import open_board, ops
 from host.backends.golden import GoldenBoard
 from host.remote.address import Address
 from host.remote.server import Server
@@ -51,3 +54,16 @@ def served_elsewhere(*arguments: str) -> Iterator[tuple[str, int]]:
 def opened(name: str, **options):
     """A board to be used in a `with` statement."""
     return closing(open_board(name, **options))
+
+
+def product(board, seed: int = 3) -> np.ndarray:
+    """Of random operands."""
+    rng = np.random.default_rng(seed)
+    x, w = random_tensor(rng, (3, 5, 7, 7), 4, False), random_tensor(rng, (6, 5, 3, 3), 4, True)
+    return np.asarray(ops.conv2d(board, x, w))
+
+
+def right(board) -> bool:
+    """Whether the board computes."""
+    with closing(golden()) as local:
+        return np.array_equal(product(board), product(local))

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import time
 from contextlib import closing
-from threading import Event, Thread
 
 import numpy as np
 import pytest
-from references import random_tensor
-from remotes import golden, opened, served_elsewhere, serving
+from remotes import golden, opened, product, right, served_elsewhere, serving
 from runs import options, results
 
-from host import open_board, ops, selftest
+from host import open_board, selftest
 from host.backends import board_names, find
-from host.backends.golden import GoldenBoard
 from host.errors import AcceleratorError
 from host.remote import messages
 from host.remote.address import Address
@@ -28,32 +21,6 @@ from host.serve import main as serve
 from host.train import main as train
 from rtl.config import AcceleratorConfig
 from rtl.isa import VERSION, Descriptor, Error
-
-#: Opens a board and works on it until it is killed.
-BUSY = """
-import sys
-import numpy as np
-from host import QTensor, open_board, ops
-
-board = open_board(sys.argv[1], wait=30)
-print("open", flush=True)
-ones = QTensor(np.ones((64, 300), np.int8), 4, True), QTensor(np.ones((300, 64), np.int8), 4, True)
-while True:
-    board.write(1 << 20, np.ones(1 << 20, np.uint8))
-    ops.matmul(board, *ones)
-    board.read(1 << 20, 1 << 20)
-"""
-
-
-def product(board, seed: int = 3) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    x, w = random_tensor(rng, (3, 5, 7, 7), 4, False), random_tensor(rng, (6, 5, 3, 3), 4, True)
-    return np.asarray(ops.conv2d(board, x, w))
-
-
-def right(board) -> bool:
-    with closing(golden()) as local:
-        return np.array_equal(product(board), product(local))
 
 
 def test_training_on_digits_is_that_of_the_golden_board(tmp_path):
@@ -134,22 +101,6 @@ def test_a_descriptor_may_not_ask_for_all_memory_of_the_server():
         assert right(board)
 
 
-def test_one_client_has_the_board():
-    with serving() as name:
-        with opened(name) as first:
-            with pytest.raises(RuntimeError, match="leased to another client"):
-                open_board(name)
-            assert right(first)
-            with pytest.raises(RuntimeError, match="leased to another client"):
-                open_board(name, wait=0.3)
-            closing_soon = Thread(target=lambda: (time.sleep(0.3), first.close()))
-            closing_soon.start()
-            with opened(name, wait=20) as second:
-                assert right(second)
-            closing_soon.join()
-        first.close()
-
-
 def test_counters_begin_with_each_client():
     with serving() as name:
         for _ in range(2):
@@ -157,135 +108,6 @@ def test_counters_begin_with_each_client():
                 assert board.counters()["descriptors"] == 0
                 product(board)
                 assert board.counters()["descriptors"] > 0
-
-
-def killed_at_random(rounds: int, rng: np.random.Generator) -> None:
-    with serving() as name:
-        for _ in range(rounds):
-            with subprocess.Popen([sys.executable, "-c", BUSY, name], stdout=subprocess.PIPE) as client:
-                assert client.stdout.readline() == b"open\n"
-                time.sleep(rng.uniform(0, 0.3))
-                client.kill()
-            with opened(name, wait=20) as board:
-                assert right(board)
-
-
-def test_a_killed_client_frees_the_board(rng):
-    killed_at_random(2, rng)
-
-
-@pytest.mark.slow
-def test_many_killed_clients_free_the_board(rng):
-    killed_at_random(30, rng)
-
-
-def test_a_client_that_hangs_frees_the_board():
-    """Its connection is there, but nobody answers: heartbeats tell."""
-    with serving(heartbeat=0.2) as name:
-        with subprocess.Popen([sys.executable, "-c", BUSY, name], stdout=subprocess.PIPE) as client:
-            assert client.stdout.readline() == b"open\n"
-            os.kill(client.pid, signal.SIGSTOP)
-            with opened(name, wait=20) as board:
-                assert right(board)
-            client.kill()
-
-
-class SlowBoard(GoldenBoard):
-    """Runs when it is told to."""
-
-    def __init__(self):
-        super().__init__(AcceleratorConfig.preset("tiny"), 1 << 24)
-        self.may_run = Event()
-
-    def run(self, descriptors):
-        assert self.may_run.wait(30)
-        super().run(descriptors)
-
-
-def test_a_long_run_is_not_taken_for_the_end():
-    slow = SlowBoard()
-    with serving(slow, heartbeat=0.1) as name, opened(name, patience=0.5) as board:
-        later = Thread(target=lambda: (time.sleep(1.5), slow.may_run.set()))
-        later.start()
-        assert right(board)
-        later.join()
-
-
-def test_a_client_that_leaves_amid_a_run():
-    """The board is free when the run has ended, and what it answers goes to nobody else."""
-    slow = SlowBoard()
-    with serving(slow, heartbeat=0.1) as name:
-        leaving = open_board(name, patience=0.3)
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(leaving)
-        leaving.close()
-        with pytest.raises(RuntimeError, match="still runs what its last client asked for"):
-            open_board(name)
-        slow.may_run.set()
-        with opened(name, wait=20) as board:
-            assert right(board)
-
-
-def interrupted(board) -> None:
-    """A run in which Ctrl-C comes."""
-    before = signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    try:
-        board.run([selftest.sound(RESERVED_BYTES)])
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_work_goes_on_after_an_interruption():
-    """The answer that nobody waited for is not taken for that of the next request."""
-    slow = SlowBoard()
-    with serving(slow) as name, opened(name) as board:
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(board)
-        slow.may_run.set()
-        assert right(board)
-
-
-def test_a_server_that_is_gone_is_noticed():
-    with serving() as name:
-        board = open_board(name)
-    with pytest.raises(ConnectionError, match="out of reach: the connection has ended"):
-        board.counters()
-    with pytest.raises(ConnectionError, match="out of reach: the connection has ended"):
-        board.read(RESERVED_BYTES, 1)
-    board.close()
-    with pytest.raises(ConnectionError, match="out of reach: nobody listens there"):
-        open_board(name)
-
-
-def test_a_server_that_hangs_is_noticed():
-    with served_elsewhere("--preset", "tiny") as (name, process):
-        board = open_board(name, patience=1)
-        os.kill(process, signal.SIGSTOP)
-        try:
-            with pytest.raises(ConnectionError, match="out of reach"):
-                board.counters()
-            board.close()
-        finally:
-            os.kill(process, signal.SIGCONT)
-
-
-def test_a_board_that_fails_does_not_take_the_server_along(monkeypatch, caplog):
-    board = golden()
-    failures = iter([TimeoutError("no interrupt within 60 s"), MemoryError(), KeyError("odd")])
-
-    def run(descriptors):
-        raise next(failures)
-
-    monkeypatch.setattr(board, "run", run)
-    with serving(board) as name, opened(name) as remote:
-        with pytest.raises(TimeoutError, match="no interrupt within 60 s"):
-            remote.run([selftest.sound(RESERVED_BYTES)])
-        for said in ("MemoryError", "odd"):
-            with pytest.raises(RuntimeError, match=f"the board failed: .*{said}"):
-                remote.run([selftest.sound(RESERVED_BYTES)])
-        monkeypatch.undo()
-        assert right(remote)
 
 
 def test_versions_and_configurations_are_compared():

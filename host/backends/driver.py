@@ -11,7 +11,7 @@ import numpy as np
 
 from host.backends.memory import MemoryBoard
 from host.errors import AcceleratorError
-from host.ring import RESERVED_BYTES, RING_ENTRIES
+from host.ring import RING_ENTRIES
 from rtl.isa import (
     COUNTER_NAMES,
     CSR,
@@ -125,19 +125,12 @@ class RegisterBoard(MemoryBoard):
         self._tail = read(CSR.TAIL)
 
     def write(self, address: int, data: np.ndarray) -> None:
-        self._check(address, data.nbytes)
+        self.require_free(address, data.nbytes)
         self._transport.memory_write(address, data)
 
     def read(self, address: int, nbytes: int) -> np.ndarray:
-        self._check(address, nbytes)
+        self.require_free(address, nbytes)
         return self._transport.memory_read(address, nbytes)
-
-    def _check(self, address: int, nbytes: int) -> None:
-        if address < RESERVED_BYTES or address + nbytes > self.target.end:
-            raise ValueError(
-                f"{nbytes} bytes at address {address:#x} do not lie between the ring of {RESERVED_BYTES} bytes "
-                f"and the end of the memory at {self.target.end:#x}"
-            )
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
         # A batch fills the ring at most, so the ring is empty whenever a batch begins.

@@ -51,6 +51,14 @@ class MemoryBoard(Board):
             If a descriptor is refused or meets a bus error. The board has been reset and runs later work.
         """
 
+    def require_free(self, address: int, nbytes: int) -> None:
+        """Raise ValueError unless so many bytes lie behind the driver's ring and in the memory."""
+        if address < RESERVED_BYTES or address + nbytes > self.target.end:
+            raise ValueError(
+                f"{nbytes} bytes at address {address:#x} do not lie between the ring of {RESERVED_BYTES} bytes "
+                f"and the end of the memory at {self.target.end:#x}"
+            )
+
     @property
     def target(self) -> Target:
         """What plans for this board are made for."""

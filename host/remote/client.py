@@ -26,7 +26,7 @@ from host.remote.messages import (
     unpack_board,
     unpack_counters,
 )
-from host.ring import RESERVED_BYTES, RING_ENTRIES
+from host.ring import RING_ENTRIES
 from rtl.isa import Descriptor
 
 #: Seconds between two tries for a board that is leased.
@@ -113,14 +113,14 @@ class RemoteBoard(MemoryBoard):
                 time.sleep(_RETRY)
 
     def write(self, address: int, data: np.ndarray) -> None:
-        self._check(address, data.nbytes)
+        self.require_free(address, data.nbytes)
         raw = np.ascontiguousarray(data).reshape(-1).data
         for at in range(0, len(raw), BLOCK_BYTES):
             block = raw[at : at + BLOCK_BYTES]
             self._do(Kind.WRITE, address + at, len(block), block)
 
     def read(self, address: int, nbytes: int) -> np.ndarray:
-        self._check(address, nbytes)
+        self.require_free(address, nbytes)
         found = np.empty(nbytes, np.uint8)
         for at in range(0, nbytes, BLOCK_BYTES):
             block = found[at : at + BLOCK_BYTES]
@@ -129,13 +129,6 @@ class RemoteBoard(MemoryBoard):
                 raise RuntimeError(f"{memoryview(answer).nbytes} bytes came for {block.size} that were asked for")
             block[:] = np.frombuffer(answer, np.uint8)
         return found
-
-    def _check(self, address: int, nbytes: int) -> None:
-        if address < RESERVED_BYTES or address + nbytes > self.target.end:
-            raise ValueError(
-                f"{nbytes} bytes at address {address:#x} do not lie between the ring of {RESERVED_BYTES} bytes "
-                f"and the end of the memory at {self.target.end:#x}"
-            )
 
     def run(self, descriptors: Sequence[Descriptor]) -> None:
         with self.standing_in():

@@ -61,10 +61,10 @@ class Work:
         return b""
 
     def _require_memory(self, address: int, nbytes: int) -> None:
-        end = self._board.target.end
-        if address < RESERVED_BYTES or address + nbytes > end:
-            text = f"{nbytes} bytes at address {address:#x} do not lie in {RESERVED_BYTES:#x} to {end:#x}"
-            raise RefusedError(Code.ADDRESS, text)
+        try:
+            self._board.require_free(address, nbytes)
+        except ValueError as error:
+            raise RefusedError(Code.ADDRESS, str(error)) from None
 
     def _run(self, request: Message) -> None:
         """Descriptors up to the first that is wrong or leaves the memory; that one never reaches the board."""

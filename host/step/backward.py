@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,6 +64,22 @@ class _Source:
     target: Tensor | None = None
     beside: Tensor | None = None
     first: int = 0
+
+
+class _Product(NamedTuple):
+    """Input gradients as they leave the array: u * scale * 2**shift.
+
+    Attributes
+    ----------
+    places : their samples.
+    bound : largest real value.
+    """
+
+    places: np.ndarray
+    u: Tensor
+    scale: float
+    shift: int
+    bound: float
 
 
 class Backward:
@@ -125,11 +142,11 @@ class Backward:
             to = self._through_norm(passage.shortcut, dz, [g.beside for g in dz if g.beside])
             beside = self._to_be_added(passage.shortcut, to, below)
         if passage.block.gated is None:
-            sources = self._sums(body[0], gradients, _at(below.body[-1]), [self._sum_top(below)])
+            sources = self._products(body[0], gradients, _at(below.body[-1]), [self._sum_top(below)])
             return self._to_sum(passage, dz, beside, sources, None, below)
         entering = self._to_be_added(body[0], gradients, below, _ADDED)
         above = self.gates.backward(passage, dz, entering, inner[::-1], beside)
-        sources = [(g.places, g.codes, g.unit, 0, g.unit * self._sum_top(below)) for g in entering]
+        sources = [_Product(g.places, g.codes, g.unit, 0, g.unit * self._sum_top(below)) for g in entering]
         return self._to_sum(passage, dz, beside, sources, above, below)
 
     def _through_norm(self, y: Result, dz: list[Gradient], measured: Sequence[Measured]) -> list[Factor]:
@@ -166,20 +183,15 @@ class Backward:
 
     # Input gradients ------------------------------------------------------------------------------------------------
 
-    def _sums(
-        self, y: Result, gradients: list[Factor], name: str, tops: list[int]
-    ) -> list[tuple[np.ndarray, Tensor, float, int, float]]:
-        """Input gradients of the pieces as sums of products, to be stored under a name in codes up to `tops`.
-
-        Of each its places, codes, their scale, the bits that they were shifted by, and a bound.
-        """
+    def _products(self, y: Result, gradients: list[Factor], name: str, tops: list[int]) -> list[_Product]:
+        """Input gradients of the pieces, to be stored under a name in codes up to `tops`."""
         found = []
         for piece, g, top in zip(y.pieces, gradients, tops, strict=True):
             factors, scale = (y.of.terms[1], g.top, y.w.top), g.scale * y.w.scale
             drain = narrowest(factors, self.ranges.last.get(name), scale, top)
             u = self.engine.input_grad(y.of, g.codes, y.w.codes, piece.x.codes.shape, drain)
             bound = scale * float(np.prod(factors, dtype=np.float64))
-            found.append((piece.run.places, u, scale, drain.shift, bound))
+            found.append(_Product(piece.run.places, u, scale, drain.shift, bound))
         return found
 
     def _to_result(self, y: Result, gradients: list[Factor], target: Result) -> list[Gradient]:
@@ -187,7 +199,7 @@ class Backward:
         name, tops = _at(target), [self._dz_top(target.of, piece.run.precision) for piece in target.pieces]
         sources = [
             _Source(piece.run, *source, top, mask=piece.mask, target=piece.codes, first=piece.run.before)
-            for piece, source, top in zip(target.pieces, self._sums(y, gradients, name, tops), tops, strict=True)
+            for piece, source, top in zip(target.pieces, self._products(y, gradients, name, tops), tops, strict=True)
         ]
         return self._stored(name, target.of, sources)
 
@@ -196,7 +208,7 @@ class Backward:
         name, top = f"{y.of.name}.dx", self._sum_top(below)
         sources = [
             _Source(piece.run, *source, top, first=piece.run.before)
-            for piece, source in zip(y.pieces, self._sums(y, gradients, name, [top] * len(y.pieces)), strict=True)
+            for piece, source in zip(y.pieces, self._products(y, gradients, name, [top] * len(y.pieces)), strict=True)
         ]
         return self._stored(name, y.of, sources, one_unit=True, stream=stream)
 
@@ -205,7 +217,7 @@ class Backward:
         passage: Passage,
         dz: list[Gradient],
         beside: list[Gradient] | None,
-        body: list[tuple[np.ndarray, Tensor, float, int, float]],
+        body: list[_Product],
         above: np.ndarray | None,
         below: Passage,
     ) -> list[Gradient]:
@@ -216,7 +228,7 @@ class Backward:
         target, top = below.body[-1], self._sum_top(below)
         added = beside if beside is not None else dz if passage.block.adds else []
         skip = Spread([g.places for g in added], [g.codes for g in added])
-        through = Spread([source[0] for source in body], [source[1] for source in body])
+        through = Spread([product.places for product in body], [product.u for product in body])
         entering = np.concatenate([run.places for run in passage.runs if run.enters] or [np.zeros(0, np.int64)])
         skip_top = (1 << (skip.bits - 1)) - 1 if added else 0
         assert below.out.masks is not None, "a block has a ReLU"
@@ -237,7 +249,7 @@ class Backward:
                 if added:
                     largest += added[0].unit * skip_top
                 if enters:
-                    _, _, scale, shift, bound = body[0]
+                    scale, shift, bound = body[0].scale, body[0].shift, body[0].bound
                     if added:
                         how |= {"skip": skip.of(self.engine, places), "skip_unit": added[0].unit}
                     u, bound = through.of(self.engine, places), bound + largest

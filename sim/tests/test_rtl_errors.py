@@ -16,7 +16,7 @@ from host.backends.driver import RegisterBoard
 from host.errors import AcceleratorError
 from host.ring import RESERVED_BYTES, RING_ENTRIES
 from rtl.config import AcceleratorConfig
-from rtl.isa import CSR, DESCRIPTOR_BYTES, Descriptor, Error, Flag, Format, Opcode
+from rtl.isa import CSR, DESCRIPTOR_BYTES, Descriptor, Error, Flag, Format, Opcode, Order
 from sim.verilated import VerilatedTransport
 
 CONFIG = AcceleratorConfig.preset("tiny")
@@ -68,6 +68,8 @@ def works(board, rng):
 
 BAD = {
     "unknown opcode": (Error.OPCODE, {"opcode": 9}),
+    "weight gradient without its unit": (Error.OPCODE, {"opcode": Opcode.WGRAD}),
+    "order of tiles without the unit": (Error.SHAPE, {"stationary_order": Order.TAPS}),
     "unknown flag": (Error.FLAGS, {"flags": 1 << 6}),
     "unknown result format": (Error.FLAGS, {"out_format": 3}),
     "reserved byte of the product": (Error.RESERVED, {"product_reserved": 1}),
